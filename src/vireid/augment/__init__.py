@@ -1,0 +1,1 @@
+"""Batch in, batch out, with the randomness handed in."""

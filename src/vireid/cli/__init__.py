@@ -1,0 +1,1 @@
+"""The program `vireid`, one thin file per verb group."""

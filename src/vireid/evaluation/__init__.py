@@ -1,0 +1,1 @@
+"""From features to a report: distance, ranking, metrics, protocols at work."""

@@ -1,0 +1,1 @@
+"""Pure functions on rows (features or logits, identity, modality)."""

@@ -1,0 +1,1 @@
+"""Known parts that recipes build from: trunks, stems, pooling, parts, heads, attention."""

@@ -1,0 +1,1 @@
+"""A generated world of people seen by visible and infrared cameras."""
