@@ -1,0 +1,57 @@
+"""Attention that a recipe inserts between residual blocks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vireid.data.errors import unknown
+
+FORMS = ("dot", "gaussian")
+
+
+class NonLocal(nn.Module):
+    """Every position sees every other one: `z = x + BN(W y)`.
+
+    Wang et al., "Non-local Neural Networks" (CVPR 2018), equations 1 and 6, with θ, φ and g 1×1 convolutions:
+
+    * `dot`, the form of AGW (Ye et al., PAMI 2021): `y = θ φᵀ g / positions`, equation 4;
+    * `gaussian`, the embedded Gaussian: `y = softmax(θ φᵀ) g`, equations 2 and 3.
+
+    The normalisation after W starts at zero, so the block starts as the identity and pretrained weights around it
+    keep their meaning.
+
+    Args:
+        channels: of the map.
+        inner: channels of θ, φ and g. `channels // 2` is the width the papers state; 1 is what AGW's published code
+            computes (it divides the ratio by itself).
+        form: `dot` or `gaussian`.
+
+    Raises:
+        BadInput: there is no such form.
+    """
+
+    def __init__(self, channels: int, *, inner: int, form: Literal["dot", "gaussian"] = "dot") -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise unknown("non-local form", form, FORMS)
+        self.form = form
+        self.theta = nn.Conv2d(channels, inner, 1)
+        self.phi = nn.Conv2d(channels, inner, 1)
+        self.g = nn.Conv2d(channels, inner, 1)
+        self.w = nn.Conv2d(inner, channels, 1)
+        self.bn = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.bn.weight)
+        nn.init.zeros_(self.bn.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """B×channels×H×W to the same shape."""
+        theta = self.theta(x).flatten(2).transpose(1, 2)
+        phi = self.phi(x).flatten(2)
+        g = self.g(x).flatten(2).transpose(1, 2)
+        # θ (φ g) is (θ φ) g without the positions×positions matrix; the softmax in between forbids it.
+        y = theta @ (phi @ g / phi.shape[2]) if self.form == "dot" else (theta @ phi).softmax(-1) @ g
+        y = y.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.bn(self.w(y))

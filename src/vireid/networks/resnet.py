@@ -1,0 +1,247 @@
+"""Residual networks as a stem and four stages, each reachable on its own.
+
+He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), in the form torchvision publishes weights for:
+the stride of a bottleneck sits on its 3×3 convolution. Parameter names are torchvision's, so its files fit as they
+are; what a recipe puts between the blocks lives beside the stages, under `inserted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vireid.data.errors import unknown
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The shape of a residual network.
+
+    Attributes:
+        block: `basic` (two 3×3 convolutions) or `bottleneck` (1×1, 3×3, 1×1, four times as wide at the end).
+        blocks: residual blocks in stages 1..4.
+        widths: inner width of stages 1..4; the stem's width is the first.
+    """
+
+    block: Literal["basic", "bottleneck"]
+    blocks: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int]
+
+    @property
+    def channels(self) -> tuple[int, int, int, int]:
+        """Channels of the maps that stages 1..4 give."""
+        factor = BLOCKS[self.block].expansion
+        return tuple(width * factor for width in self.widths)  # type: ignore[return-value]
+
+
+TRUNKS: Mapping[str, Trunk] = {
+    "tiny": Trunk("basic", (1, 1, 1, 1), (32, 64, 128, 256)),
+    "resnet18": Trunk("basic", (2, 2, 2, 2), (64, 128, 256, 512)),
+    "resnet34": Trunk("basic", (3, 4, 6, 3), (64, 128, 256, 512)),
+    "resnet50": Trunk("bottleneck", (3, 4, 6, 3), (64, 128, 256, 512)),
+}
+
+
+def trunk_named(name: str) -> Trunk:
+    """The shape of the trunk `name`.
+
+    Raises:
+        BadInput: there is no such trunk.
+    """
+    if name not in TRUNKS:
+        raise unknown("trunk", name, TRUNKS)
+    return TRUNKS[name]
+
+
+class Stem(nn.Module):
+    """7×7 convolution, normalisation, ReLU, 3×3 max-pooling: a quarter of the height and of the width.
+
+    Args:
+        trunk: a name in `TRUNKS`.
+    """
+
+    def __init__(self, trunk: str) -> None:
+        super().__init__()
+        self.channels = trunk_named(trunk).widths[0]
+        self.conv1 = nn.Conv2d(3, self.channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        _initialise(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """N×3×H×W to N×channels×H/4×W/4 (rounded up)."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+
+
+class Stages(nn.Module):
+    """Stages 1 to 4 of a residual network, whole or one at a time.
+
+    Args:
+        trunk: a name in `TRUNKS`.
+        last_stride: stride of stage 4, on its convolution and on its shortcut. 1 keeps the finer grid that
+            re-identification uses (Luo et al., "Bag of Tricks", 2019); 2 is the classification network's.
+        inserted: what to apply after a residual block, by (stage 1..4, block index from 0), for example a non-local
+            block. Each must keep the map's shape.
+
+    Attributes:
+        channels: channels of the maps of stages 1..4.
+        blocks: residual blocks in stages 1..4.
+    """
+
+    def __init__(
+        self,
+        trunk: str,
+        *,
+        last_stride: int = 1,
+        inserted: Mapping[tuple[int, int], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        shape = trunk_named(trunk)
+        self.channels = shape.channels
+        self.blocks = shape.blocks
+        before = (shape.widths[0], *shape.channels[:3])
+        strides = (1, 2, 2, last_stride)
+        for number in range(4):
+            stage = _stage(
+                shape.block,
+                inputs=before[number],
+                width=shape.widths[number],
+                blocks=shape.blocks[number],
+                stride=strides[number],
+            )
+            self.add_module(f"layer{number + 1}", stage)
+        _initialise(self)
+        # Added after the initialisation, which is the residual blocks' and not theirs.
+        self.inserted = nn.ModuleDict()
+        for (number, index), module in (inserted or {}).items():
+            if number not in (1, 2, 3, 4) or not 0 <= index < shape.blocks[number - 1]:
+                raise ValueError(
+                    f"nothing can follow block {index} of stage {number}: {trunk} has {shape.blocks} blocks, from 0"
+                )
+            self.inserted[_key(number, index)] = module
+
+    def stage(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        """Stage `number` (1..4) alone.
+
+        Args:
+            x: the map of the stage before, or the stem's for stage 1.
+        """
+        if number not in (1, 2, 3, 4):
+            raise ValueError(f"stage {number} is not one of 1, 2, 3, 4")
+        layer = self.get_submodule(f"layer{number}")
+        for index, block in enumerate(layer.children()):
+            x = block(x)
+            if (key := _key(number, index)) in self.inserted:
+                x = self.inserted[key](x)
+        return x
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """All four maps.
+
+        Args:
+            x: the stem's map, N×C×H×W.
+
+        Returns:
+            `stage1` to `stage4`: N×channels[k]×…, with strides 4, 8, 16 and 16 × `last_stride` of the image's size.
+        """
+        maps = {}
+        for number in (1, 2, 3, 4):
+            x = self.stage(number, x)
+            maps[f"stage{number}"] = x
+        return maps
+
+
+def last_blocks(blocks: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Where to insert something after the last few blocks of each stage.
+
+    Args:
+        blocks: residual blocks in stages 1..4, as `Stages.blocks`.
+        counts: how many of the last blocks, per stage. A stage with fewer blocks gives all it has.
+
+    Returns:
+        (stage, block index) pairs in the order of the network.
+
+    >>> last_blocks((3, 4, 6, 3), (0, 2, 3, 0))
+    [(2, 2), (2, 3), (3, 3), (3, 4), (3, 5)]
+    """
+    return [
+        (number, index)
+        for number, (have, want) in enumerate(zip(blocks, counts, strict=True), start=1)
+        for index in range(max(0, have - want), have)
+    ]
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 (with the stride), 1×1 convolutions beside a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+BLOCKS: Mapping[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+def _stage(block: str, *, inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    make = BLOCKS[block]
+    first = make(inputs, width, stride)
+    return nn.Sequential(first, *(make(width * make.expansion, width, 1) for _ in range(blocks - 1)))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """None where the block's input already has its output's shape."""
+    if inputs == outputs and stride == 1:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+def _initialise(module: nn.Module) -> None:
+    """He et al. (2015), by the number of outputs; normalisations already start at weight 1 and bias 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _key(number: int, index: int) -> str:
+    return f"stage{number}_block{index}"

@@ -1,0 +1,169 @@
+"""Pooling, parts, necks, classifiers and attention against their formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.oracles import networks as oracle
+from vireid.data.errors import BadInput
+from vireid.networks.attention import NonLocal
+from vireid.networks.heads import BNNeck, Classifier
+from vireid.networks.parts import Parts, stripes
+from vireid.networks.pooling import AveragePool, GeM
+from vireid.networks.resnet import Stages, Stem, last_blocks
+
+
+def test_gem_by_hand():
+    # Values 1, 2, 3 and -5, which is raised to 1e-6: ((1 + 8 + 27 + 0) / 4)^(1/3) = 9^(1/3).
+    pooled = GeM()(torch.tensor([1.0, 2.0, 3.0, -5.0]).view(1, 1, 2, 2))
+    assert pooled.item() == pytest.approx(9 ** (1 / 3))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.5, 3.0, 6.5])
+@pytest.mark.parametrize("learnable", [False, True])
+def test_gem_against_the_oracle(p, learnable):
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    found = GeM(p, learnable=learnable)(x)
+    torch.testing.assert_close(found, oracle.gem(x, p=p, eps=1e-6), rtol=1e-7, atol=1e-12, check_dtype=False)
+
+
+@pytest.mark.parametrize("p", [3.0, 40.0])
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6], ids=str)
+def test_gem_stays_finite_and_trainable_on_signed_input(p, learnable, scale):
+    torch.manual_seed(0)
+    pool = GeM(p, learnable=learnable)
+    x = (scale * torch.randn(2, 3, 4, 5)).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled = pool(x)
+        assert torch.equal(pool(x.detach().bfloat16()), pool(x.detach().bfloat16().float()))
+    assert pooled.dtype == torch.float32
+    pooled.sum().backward()
+    gradients = [x.grad, *(parameter.grad for parameter in pool.parameters())]
+    assert len(gradients) == 1 + learnable
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_gem_gradient():
+    pool = GeM(2.5, learnable=True).double()
+    x = (torch.rand(2, 2, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
+
+    def pooled(x, p):
+        return torch.func.functional_call(pool, {"p": p}, (x,))
+
+    assert torch.autograd.gradcheck(pooled, (x, pool.p))
+
+
+def test_gem_between_mean_and_maximum():
+    x = torch.rand(2, 3, 4, 5) + 0.01
+    torch.testing.assert_close(GeM(1.0)(x), AveragePool()(x))
+    torch.testing.assert_close(GeM(500.0)(x), x.amax((2, 3)), rtol=1e-2, atol=0)
+    for wrong in (0.0, -1.0):
+        with pytest.raises(ValueError, match="above 0"):
+            GeM(wrong)
+
+
+def test_sixteen_rows_in_six_stripes():
+    assert stripes(16, 6) == [(0, 3), (2, 6), (5, 8), (8, 11), (10, 14), (13, 16)]
+
+
+@given(rows=st.integers(1, 64), count=st.integers(1, 16))
+def test_stripes_cover_every_row_evenly(rows, count):
+    bins = stripes(rows, count)
+    assert set().union(*(range(first, end) for first, end in bins)) == set(range(rows))
+    heights = [end - first for first, end in bins]
+    assert min(heights) >= 1 and max(heights) - min(heights) <= 2
+    if rows % count == 0:
+        assert heights == [rows // count] * count
+
+
+@pytest.mark.parametrize(("height", "count"), [(16, 6), (9, 3), (5, 2), (2, 3), (4, 1)])
+def test_parts_are_adaptive_average_pooling(height, count):
+    x = torch.randn(2, 3, height, 4)
+    found = Parts(count)(x)
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, (count, 1))[..., 0].transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.double(), oracle.stripe_means(x, stripes(height, count)), rtol=1e-5, atol=1e-6)
+
+
+def test_one_part_is_the_average():
+    x = torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(Parts(1)(x)[:, 0], AveragePool()(x))
+    with pytest.raises(ValueError, match="0 parts"):
+        Parts(0)
+
+
+def test_neck_normalises_and_keeps_its_bias():
+    torch.manual_seed(0)
+    neck = BNNeck(4)
+    x = 3 + 2 * torch.randn(16, 4)
+    found = neck(x)
+    torch.testing.assert_close(found, (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt())
+    optimiser = torch.optim.SGD([p for p in neck.parameters() if p.requires_grad], lr=0.1)
+    (found * torch.randn(16, 4)).sum().backward()
+    optimiser.step()
+    assert not neck.bn.bias.any() and not neck.bn.bias.requires_grad
+    assert not torch.equal(neck.bn.weight, torch.ones(4))
+
+
+def test_classifier_starts_near_zero_without_a_bias():
+    torch.manual_seed(0)
+    classifier = Classifier(512, 100)
+    assert [name for name, _ in classifier.named_parameters()] == ["linear.weight"]
+    assert classifier.linear.weight.std().item() == pytest.approx(0.001, rel=0.02)
+    assert classifier(torch.randn(3, 512)).shape == (3, 100)
+
+
+@pytest.mark.parametrize("form", ["dot", "gaussian"])
+@pytest.mark.parametrize("inner", [1, 2])
+def test_non_local_against_the_oracle(form, inner):
+    torch.manual_seed(0)
+    block = NonLocal(4, inner=inner, form=form).eval()
+    block.bn.weight.data.uniform_(0.5, 1.5)
+    block.bn.bias.data.uniform_(-1, 1)
+    x = torch.randn(2, 4, 3, 2)
+    # Computed one position after another: a 1×1 convolution is a matrix on each position's channels.
+    flat = x.flatten(2).transpose(1, 2)
+    theta, phi, g = (flat @ c.weight[..., 0, 0].T + c.bias for c in (block.theta, block.phi, block.g))
+    y = torch.stack(
+        [oracle.non_local(t.detach(), p.detach(), v.detach(), form=form) for t, p, v in zip(theta, phi, g, strict=True)]
+    )
+    back = y.float() @ block.w.weight[..., 0, 0].T + block.w.bias
+    wanted = x + block.bn(back.transpose(1, 2).reshape(x.shape))
+    torch.testing.assert_close(block(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["dot", "gaussian"])
+def test_non_local_starts_as_the_identity_and_can_leave_it(form):
+    block = NonLocal(4, inner=2, form=form)
+    x = torch.randn(2, 4, 3, 2)
+    torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+    block.bn.weight.data.fill_(1.0)
+    (block(x) * torch.randn_like(x)).sum().backward()
+    # W's bias is taken away again by the normalisation; everything else learns.
+    assert [n for n, p in block.named_parameters() if p.grad is None] == []
+    assert all(block.get_parameter(f"{n}.weight").grad.any() for n in ("theta", "phi", "g", "w", "bn"))
+
+
+@pytest.mark.parametrize(
+    ("width", "form", "published"),
+    [(lambda channels: channels // 4, "gaussian", 27.198), (lambda channels: 1, "dot", 23.541)],
+)
+def test_non_local_counts_with_resnet50(width, form, published):
+    # ResNet-50, one neck of 2048, no classifier, blocks after the last 2 of stage 2 and the last 3 of stage 3.
+    with torch.device("meta"):
+        channels = Stages("resnet50").channels
+        inserted = {
+            (number, index): NonLocal(channels[number - 1], inner=width(channels[number - 1]), form=form)
+            for number, index in last_blocks((3, 4, 6, 3), (0, 2, 3, 0))
+        }
+        parts = (Stem("resnet50"), Stages("resnet50", inserted=inserted), BNNeck(2048))
+    assert round(sum(p.numel() for part in parts for p in part.parameters()) / 1e6, 3) == published
+
+
+def test_unknown_form_names_the_choices():
+    with pytest.raises(BadInput, match="choices: dot, gaussian"):
+        NonLocal(4, inner=2, form="x")

@@ -1,0 +1,154 @@
+"""Pretrained weights: every key accounted for, nothing executed, nothing half loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from vireid.data.errors import BadInput
+from vireid.networks import weights
+from vireid.networks.resnet import TRUNKS, Stages, Stem
+
+
+@pytest.fixture
+def state():
+    """A whole classification network's tensors under torchvision's names."""
+    torch.manual_seed(1)
+    state = {**Stem("tiny").state_dict(), **Stages("tiny").state_dict()}
+    state = {key: torch.rand_like(value) if value.is_floating_point() else value + 3 for key, value in state.items()}
+    return {**state, "fc.weight": torch.rand(10, 256), "fc.bias": torch.rand(10)}
+
+
+def _trunk(**options):
+    return [Stem("tiny"), Stem("tiny")], Stages("tiny", **options)
+
+
+def _loaded(stem, stages):
+    found = {**stem.state_dict(), **stages.state_dict()}
+    return {key: value for key, value in found.items() if not key.startswith("inserted")}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_a_file_reaches_every_stem_and_the_stages(state, suffix, tmp_path):
+    file = tmp_path / f"weights{suffix}"
+    save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
+    stems, stages = _trunk(inserted={(2, 0): nn.Conv2d(64, 64, 1)})
+    inserted = stages.inserted["stage2_block0"].weight.clone()
+    summary = weights.load_trunk(weights.read_state(file), stems, stages)
+    for stem in stems:
+        found = _loaded(stem, stages)
+        assert all(torch.equal(found[key], state[key]) for key in found)
+    assert torch.equal(stages.inserted["stage2_block0"].weight, inserted)
+    assert summary.used == len(state) - 2
+    assert str(summary).endswith("unused: fc.bias, fc.weight")
+
+
+def test_tensors_one_level_down_are_found(state, tmp_path):
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "run.pth")
+    assert weights.read_state(tmp_path / "run.pth").keys() == state.keys()
+
+
+def test_old_files_without_batch_counters(state):
+    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    stems, stages = _trunk()
+    weights.load_trunk(old, stems, stages)
+    assert torch.equal(stages.get_submodule("layer1.0.conv1").weight, state["layer1.0.conv1.weight"])
+    assert stems[0].bn1.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda s: s.pop("layer2.0.conv1.weight"), r"1 missing \(layer2.0.conv1.weight\)"),
+        (lambda s: s.update(head=torch.zeros(1)), r"1 unexpected \(head\)"),
+        (
+            lambda s: s.update({"bn1.bias": torch.zeros(7)}),
+            r"1 of another shape \(bn1.bias \(7,\) instead of \(32,\)\)",
+        ),
+        (lambda s: [s.pop(k) for k in list(s) if k.startswith("layer1") and "num" not in k], r"10 missing \(.*, …\)"),
+    ],
+    ids=["missing", "unexpected", "shape", "many"],
+)
+def test_a_state_that_does_not_fit_changes_nothing(state, spoil, sentence):
+    stems, stages = _trunk()
+    before = {key: value.clone() for key, value in _loaded(stems[0], stages).items()}
+    spoil(state)
+    with pytest.raises(BadInput, match=sentence):
+        weights.load_trunk(state, stems, stages)
+    assert all(torch.equal(value, before[key]) for key, value in _loaded(stems[0], stages).items())
+
+
+class _Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
+    marker = tmp_path / "executed"
+    torch.save({"conv1.weight": _Hostile(marker)}, tmp_path / "weights.pth")
+    with pytest.raises(BadInput, match="not a checkpoint of plain tensors"):
+        weights.read_state(tmp_path / "weights.pth")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x89PNG not weights", b"PK\x03\x04 torn zip"])
+def test_a_file_of_another_kind_is_refused(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match="not a checkpoint"):
+        weights.read_state(tmp_path / name)
+
+
+def test_other_refusals(tmp_path):
+    with pytest.raises(BadInput, match="no file"):
+        weights.read_state(tmp_path / "absent.pth")
+    (tmp_path / "weights.onnx").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"\.safetensors"):
+        weights.read_state(tmp_path / "weights.onnx")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(BadInput, match="tensors by name"):
+        weights.read_state(tmp_path / "list.pth")
+
+
+def test_imagenet_weights_exist_for_every_residual_network_of_the_paper_only():
+    assert set(weights.ADDRESSES) == set(TRUNKS) - {"tiny"}
+    with pytest.raises(BadInput, match="choices for weights: none, FILE"):
+        weights.imagenet_state("tiny")
+    with pytest.raises(BadInput, match="unknown trunk"):
+        weights.imagenet_state("resnet101")
+
+
+def _publish(state, folder, monkeypatch, *, name="resnet18-{digest}.pth"):
+    """A file under an address of its own, as the public ones are: its name ends in the beginning of its hash."""
+    torch.save(state, folder / "weights")
+    digest = hashlib.sha256((folder / "weights").read_bytes()).hexdigest()[:8]
+    file = (folder / "weights").rename(folder / name.format(digest=digest))
+    monkeypatch.setitem(weights.ADDRESSES, "resnet18", file.as_uri())
+    monkeypatch.setenv("TORCH_HOME", str(folder / "cache"))
+
+
+def test_a_downloaded_file_is_read_once_its_hash_fits(state, tmp_path, monkeypatch):
+    _publish(state, tmp_path, monkeypatch)
+    found = weights.imagenet_state("resnet18")
+    assert found.keys() == state.keys() and torch.equal(found["fc.bias"], state["fc.bias"])
+
+
+def test_a_changed_file_is_refused(state, tmp_path, monkeypatch):
+    _publish(state, tmp_path, monkeypatch, name="resnet18-00000000.pth")
+    with pytest.raises(BadInput, match="hash"):
+        weights.imagenet_state("resnet18")
+
+
+def test_without_a_network_the_user_learns_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(weights.ADDRESSES, "resnet50", (tmp_path / "absent-0676ba61.pth").as_uri())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    with pytest.raises(BadInput, match="give the file instead: weights=FILE"):
+        weights.imagenet_state("resnet50")

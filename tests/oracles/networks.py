@@ -1,0 +1,79 @@
+"""Slow versions of the networks' equations, written as loops that read like the formulas."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def gem(x: torch.Tensor, *, p: float, eps: float) -> torch.Tensor:
+    """(mean of max(x, eps)^p)^(1/p), one channel after another."""
+    rows, channels, height, width = x.shape
+    pooled = torch.zeros(rows, channels, dtype=torch.float64)
+    for b in range(rows):
+        for c in range(channels):
+            total = 0.0
+            for h in range(height):
+                for w in range(width):
+                    total += max(float(x[b, c, h, w]), eps) ** p
+            pooled[b, c] = (total / (height * width)) ** (1 / p)
+    return pooled
+
+
+def stripe_means(x: torch.Tensor, bins: list[tuple[int, int]]) -> torch.Tensor:
+    """The mean over the rows of each bin, B×parts×C."""
+    pooled = torch.zeros(x.shape[0], len(bins), x.shape[1], dtype=torch.float64)
+    for part, (first, end) in enumerate(bins):
+        for b in range(x.shape[0]):
+            for c in range(x.shape[1]):
+                pooled[b, part, c] = x[b, c, first:end].double().mean()
+    return pooled
+
+
+def non_local(theta: torch.Tensor, phi: torch.Tensor, g: torch.Tensor, *, form: str) -> torch.Tensor:
+    """y_i = Σ_j f(i, j) g_j / C(i) for one image.
+
+    Args:
+        theta, phi, g: positions×inner.
+        form: `dot` (f = θ_i·φ_j, C = positions) or `gaussian` (f = exp(θ_i·φ_j), C = Σ_j f).
+    """
+    positions, inner = theta.shape
+    y = torch.zeros(positions, inner, dtype=torch.float64)
+    for i in range(positions):
+        f = [sum(float(theta[i, c]) * float(phi[j, c]) for c in range(inner)) for j in range(positions)]
+        if form == "gaussian":
+            f = [math.exp(value) for value in f]
+        normaliser = positions if form == "dot" else sum(f)
+        for j in range(positions):
+            y[i] += f[j] * g[j].double() / normaliser
+    return y
+
+
+def torchvision_shapes(block: str, blocks: tuple[int, ...], widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of torchvision's residual networks, by the rule that its names follow."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, width: int) -> None:
+        shapes.update({f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")})
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    shapes["conv1.weight"] = (widths[0], 3, 7, 7)
+    norm("bn1", widths[0])
+    inputs = widths[0]
+    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+        outputs = width * (4 if block == "bottleneck" else 1)
+        for index in range(count):
+            name = f"layer{stage}.{index}"
+            kernels = (1, 3, 1) if block == "bottleneck" else (3, 3)
+            before = inputs
+            for number, kernel in enumerate(kernels, start=1):
+                after = outputs if number == len(kernels) else width
+                shapes[f"{name}.conv{number}.weight"] = (after, before, kernel, kernel)
+                norm(f"{name}.bn{number}", after)
+                before = after
+            if index == 0 and (inputs != outputs or stage > 1):
+                shapes[f"{name}.downsample.0.weight"] = (outputs, inputs, 1, 1)
+                norm(f"{name}.downsample.1", outputs)
+            inputs = outputs
+    return shapes
