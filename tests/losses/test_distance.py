@@ -1,0 +1,66 @@
+"""Euclidean distances and cross-entropy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.oracles import losses as oracle
+from vireid.losses.classification import cross_entropy
+from vireid.losses.distance import euclidean
+
+
+def test_distance_by_hand():
+    found = euclidean(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1e-6, 5.0], [5.0, 1e-6]]))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_distance_against_the_oracle(offset):
+    a = torch.randn(5, 7, dtype=torch.float64) + offset
+    b = torch.randn(3, 7, dtype=torch.float64) + offset
+    for other, given in ((b, b), (a, None)):
+        expected = torch.tensor(
+            [[oracle.distance(x, y) for y in other.tolist()] for x in a.tolist()], dtype=torch.float64
+        )
+        torch.testing.assert_close(euclidean(a, given), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_rows_far_from_the_origin_keep_their_distances():
+    # 100 ± 0.01 in 2048 dimensions: squared lengths of 2e7, squared distances of 0.4, which float32 could not subtract.
+    generator = torch.Generator().manual_seed(0)
+    features = 100 + 0.01 * torch.randn(6, 2048, generator=generator)
+    torch.testing.assert_close(euclidean(features), euclidean(features.double()).float(), rtol=1e-4, atol=0)
+
+
+def test_distance_gradient():
+    a = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(euclidean, (a, b))
+    away = ~torch.eye(4, dtype=torch.bool)
+    assert torch.autograd.gradcheck(lambda f: euclidean(f)[away], a)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
+def test_cross_entropy_against_the_oracle(label_smoothing):
+    logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    identity = torch.tensor([0, 3, 1, 1, 2, 0])
+    expected = oracle.cross_entropy(logits.tolist(), identity.tolist(), label_smoothing)
+    found = cross_entropy(logits, identity, label_smoothing=label_smoothing)
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    assert torch.autograd.gradcheck(lambda z: cross_entropy(z, identity, label_smoothing=label_smoothing), logits)
+
+
+def test_cross_entropy_by_hand():
+    # Equal logits over four identities: log 4, smoothed or not.
+    for label_smoothing in (0.0, 0.1):
+        loss = cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]), label_smoothing=label_smoothing)
+        assert loss.item() == pytest.approx(1.386294, abs=1e-6)
+
+
+def test_cross_entropy_of_half_precision_is_float32():
+    logits = torch.randn(4, 5).bfloat16()
+    identity = torch.tensor([0, 1, 2, 3])
+    loss = cross_entropy(logits, identity)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, cross_entropy(logits.float(), identity))

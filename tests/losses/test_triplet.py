@@ -1,0 +1,158 @@
+"""The triplet losses against their formulas, by hand and by oracle."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.oracles import losses as oracle
+from vireid.data.errors import BadInput
+from vireid.losses.triplet import batch_hard_triplet, weighted_regularised_triplet
+
+VARIANTS = [(sign, anchor) for sign in ("minus", "plus") for anchor in (True, False)]
+LOSSES = [batch_hard_triplet, weighted_regularised_triplet]
+
+
+def _batch(identities: int, rows: int, width: int = 5, *, scale: float = 1.0, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    features = scale * torch.randn(identities * rows, width, generator=generator, dtype=torch.float64)
+    return features, torch.arange(identities).repeat(rows)
+
+
+def _line(*positions: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.tensor(positions, dtype=dtype)[:, None]
+
+
+def test_batch_hard_by_hand():
+    # On a line: identity 0 at 0 and 1, identity 1 at 3. The anchor at 0 has its positive at 1 and its negative at 3,
+    # 1 - 3 + 3 = 1; the one at 1 has 1 - 2 + 3 = 2; the one at 3 has no positive and is left out.
+    loss = batch_hard_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]), margin=3.0)
+    assert loss.item() == pytest.approx(1.5)
+
+
+def test_batch_hard_is_zero_beyond_the_margin():
+    assert batch_hard_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]), margin=0.3).item() == 0.0
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, 5.0])
+def test_batch_hard_against_the_oracle(margin):
+    features, identity = _batch(3, 4)
+    expected = oracle.batch_hard_triplet(features.tolist(), identity.tolist(), margin)
+    assert batch_hard_triplet(features, identity, margin=margin).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sign", "weights"),
+    [("minus", (0.59, 0.36, 0.05)), ("plus", (0.07, 0.11, 0.82))],
+)
+def test_negative_weights_by_hand(sign, weights):
+    # The anchor at 0 with its twin beside it and negatives at 0.5, 1 and 3:
+    # e^-0.5 : e^-1 : e^-3 = 0.607 : 0.368 : 0.050, and the other way round e^0.5 : e^1 : e^3 = 1.65 : 2.72 : 20.09.
+    distances = (0.5, 1.0, 3.0)
+    found = oracle.softmax_weights(distances, -1.0 if sign == "minus" else 1.0)
+    assert [round(weight, 2) for weight in found] == list(weights)
+    # Only the first two rows have a positive. Seen from either, with d(positive) = 0, the term is softplus(-far).
+    features = _line(0, 0, *distances)
+    far = sum(w * d for w, d in zip(found, distances, strict=True))
+    loss = weighted_regularised_triplet(features, torch.tensor([0, 0, 1, 2, 3]), negative_sign=sign)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-far)), abs=1e-6)
+
+
+def test_weighted_regularised_by_hand():
+    # Identity 0 at 0 and 1, identity 1 at 3. Anchor 0: w⁺ = (1, e) / (1 + e) on (0, 1), so 0.7311 - 3; anchor 1:
+    # 0.7311 - 2. softplus(-2.2689) = 0.0984, softplus(-1.2689) = 0.2477, mean 0.1731.
+    loss = weighted_regularised_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]))
+    assert loss.item() == pytest.approx(0.1731, abs=5e-5)
+    # Without the anchor, the single positive has weight 1: softplus(-2) = 0.1269, softplus(-1) = 0.3133.
+    loss = weighted_regularised_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]), anchor_is_positive=False)
+    assert loss.item() == pytest.approx((0.12693 + 0.31326) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize(("sign", "anchor"), VARIANTS)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2, 1e3, 1e4])
+def test_weighted_regularised_against_the_oracle_at_any_distance(sign, anchor, scale):
+    features, identity = _batch(3, 4, scale=scale)
+    expected = oracle.weighted_regularised_triplet(
+        features.tolist(), identity.tolist(), negative_sign=sign, anchor_is_positive=anchor
+    )
+    options = {"negative_sign": sign, "anchor_is_positive": anchor}
+    assert weighted_regularised_triplet(features, identity, **options).item() == pytest.approx(expected, rel=1e-9)
+    single = weighted_regularised_triplet(features.float(), identity, **options)
+    assert single.dtype == torch.float32
+    assert single.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_far_negatives_still_count():
+    # Every distance is large, and the gap between near and far is what the loss is: a sum plus 1e-6 below the weights
+    # would give 400 here.
+    loss = weighted_regularised_triplet(
+        _line(0, 400, 600, dtype=torch.float32), torch.tensor([0, 0, 1]), anchor_is_positive=False
+    )
+    # Anchor 0: 400 - 600, softplus(-200) = 0; anchor 400: 400 - 200.
+    assert loss.item() == pytest.approx(100.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("sign", "anchor"), VARIANTS)
+def test_gradient_of_weighted_regularised(sign, anchor):
+    features, identity = _batch(3, 3, width=4)
+    assert torch.autograd.gradcheck(
+        lambda f: weighted_regularised_triplet(f, identity, negative_sign=sign, anchor_is_positive=anchor),
+        features.requires_grad_(),
+    )
+
+
+def test_gradient_of_batch_hard():
+    features, identity = _batch(3, 3, width=4)
+    assert batch_hard_triplet(features, identity, margin=1.0) > 0
+    assert torch.autograd.gradcheck(lambda f: batch_hard_triplet(f, identity, margin=1.0), features.requires_grad_())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("identity", [[0, 0, 0], [0, 1, 2], [5]], ids=["no negatives", "no positives", "one row"])
+def test_no_usable_anchor_gives_zero_with_a_graph(loss, identity):
+    features = torch.randn(len(identity), 4, requires_grad=True)
+    value = loss(features, torch.tensor(identity))
+    assert value.item() == 0.0
+    value.backward()
+    assert torch.equal(features.grad, torch.zeros_like(features))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_coinciding_rows_have_a_finite_gradient(loss):
+    features = torch.ones(6, 4, requires_grad=True)
+    loss(features, torch.tensor([0, 0, 0, 1, 1, 1])).backward()
+    assert torch.isfinite(features.grad).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_row_order_and_identity_numbers_do_not_matter(loss, data):
+    rows = data.draw(st.integers(2, 12))
+    identity = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)))
+    order = torch.tensor(data.draw(st.permutations(range(rows))))
+    features = torch.randn(rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+    value = loss(features, identity)
+    torch.testing.assert_close(loss(features[order], identity[order]), value)
+    torch.testing.assert_close(loss(features, 7 - 2 * identity), value)
+    torch.testing.assert_close(loss(features + 1e3, identity), value)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_float32_inside_autocast_and_for_half_precision(loss):
+    features, identity = _batch(3, 4)
+    single = loss(features.float(), identity)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss(features.float(), identity), single)
+    half = loss(features.bfloat16(), identity)
+    assert half.dtype == torch.float32
+    assert torch.equal(half, loss(features.bfloat16().float(), identity))
+
+
+def test_unknown_sign_names_the_choices():
+    with pytest.raises(BadInput, match="'mnius'; did you mean 'minus'"):
+        weighted_regularised_triplet(torch.ones(2, 2), torch.tensor([0, 1]), negative_sign="mnius")

@@ -1,0 +1,63 @@
+"""Slow versions of the losses, written as loops that read like the formulas, in Python's double precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def distance(a: Sequence[float], b: Sequence[float]) -> float:
+    """sqrt(max(‖a - b‖², 1e-12))"""
+    return math.sqrt(max(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)), 1e-12))
+
+
+def cross_entropy(logits: Sequence[Sequence[float]], identity: Sequence[int], label_smoothing: float) -> float:
+    """mean_i Σ_c -target_ic log softmax(logits_i)_c"""
+    total = 0.0
+    for row, wanted in zip(logits, identity, strict=True):
+        normaliser = math.log(math.fsum(math.exp(value) for value in row))
+        for c, value in enumerate(row):
+            target = label_smoothing / len(row) + (1 - label_smoothing) * (c == wanted)
+            total -= target * (value - normaliser)
+    return total / len(logits)
+
+
+def batch_hard_triplet(features: Sequence[Sequence[float]], identity: Sequence[int], margin: float) -> float:
+    """mean_i [max_p d_ip - min_n d_in + margin]₊ over anchors with both kinds."""
+    terms = []
+    for i, anchor in enumerate(features):
+        positives = [distance(anchor, f) for j, f in enumerate(features) if identity[j] == identity[i] and j != i]
+        negatives = [distance(anchor, f) for j, f in enumerate(features) if identity[j] != identity[i]]
+        if positives and negatives:
+            terms.append(max(0.0, max(positives) - min(negatives) + margin))
+    return math.fsum(terms) / max(1, len(terms))
+
+
+def softmax_weights(distances: Sequence[float], sign: float) -> list[float]:
+    """exp(sign d_j) / Σ_j' exp(sign d_j'), all divided by the largest so that none leaves double's range."""
+    largest = max(sign * d for d in distances)
+    powers = [math.exp(sign * d - largest) for d in distances]
+    return [power / math.fsum(powers) for power in powers]
+
+
+def weighted_regularised_triplet(
+    features: Sequence[Sequence[float]],
+    identity: Sequence[int],
+    *,
+    negative_sign: str,
+    anchor_is_positive: bool,
+) -> float:
+    """mean_i log(1 + exp(Σ_j w⁺_ij d_ij - Σ_k w⁻_ik d_ik)) over anchors with both kinds."""
+    terms = []
+    for i, anchor in enumerate(features):
+        others = [j for j in range(len(features)) if identity[j] == identity[i] and j != i]
+        positives = [distance(anchor, features[j]) for j in others + [i] * anchor_is_positive]
+        negatives = [distance(anchor, f) for j, f in enumerate(features) if identity[j] != identity[i]]
+        if not others or not negatives:
+            continue
+        near = math.fsum(w * d for w, d in zip(softmax_weights(positives, 1.0), positives, strict=True))
+        sign = -1.0 if negative_sign == "minus" else 1.0
+        far = math.fsum(w * d for w, d in zip(softmax_weights(negatives, sign), negatives, strict=True))
+        gap = near - far
+        terms.append(max(gap, 0.0) + math.log1p(math.exp(-abs(gap))))
+    return math.fsum(terms) / max(1, len(terms))
