@@ -1,0 +1,248 @@
+"""The dataset doctor: what a data set on disk holds, what it should hold, and which of its files are ill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vireid.data.errors import BadInput
+from vireid.data.modality import Modality
+from vireid.data.pictures import is_picture_start, read_picture
+from vireid.data.records import Records
+from vireid.datasets.tree import Survey, Tree, one_modality_only
+
+Progress = Callable[[int, int], None]
+
+KINDS = {
+    "missing": "entries of lists without a file",
+    "empty": "empty files",
+    "not a picture": "files that are not pictures",
+    "unreadable": "pictures that cannot be decoded",
+    "duplicate": "files with the same content as an earlier one",
+    "unlisted": "folders with pictures that no list names",
+    "one modality": "identities with one modality only",
+}
+
+
+class Problem(NamedTuple):
+    """One finding: its kind (a key of `KINDS`), the path it concerns, relative to the root, and a few words."""
+
+    kind: str
+    path: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What the doctor found.
+
+    Attributes:
+        layout: the layout's name.
+        root: the folder.
+        counts: what was found, by name (see `counts`).
+        expected: what the layout's publication leads one to expect, by the same names; empty for own data.
+        differences: one sentence for each expected count that was not met. They are no errors: a subset is a data set.
+        problems: every finding about a single file or identity.
+        usable: number of rows whose picture has no problem that keeps it from being used.
+        decoded: whether every picture was decoded.
+        notes: what the reader remarked.
+    """
+
+    layout: str
+    root: Path
+    counts: dict[str, int]
+    expected: dict[str, int]
+    differences: list[str]
+    problems: list[Problem]
+    usable: int
+    decoded: bool
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """All of it as a JSON object; problems are objects with `kind`, `path` and `detail`."""
+        return json.dumps(
+            {
+                "layout": self.layout,
+                "root": str(self.root),
+                "counts": self.counts,
+                "expected": self.expected,
+                "differences": self.differences,
+                "problems": [problem._asdict() for problem in self.problems],
+                "usable": self.usable,
+                "decoded": self.decoded,
+                "notes": list(self.notes),
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+
+    def lines(self, *, shown: int = 5) -> list[str]:
+        """The same for people: counts, differences, and up to `shown` problems of each kind."""
+        text = [f"{self.layout} at {self.root}"]
+        text += [f"  {name}: {number}{self._aside(name)}" for name, number in self.counts.items()]
+        text += [f"note: {note}" for note in self.notes]
+        text += [f"differs: {difference}" for difference in self.differences]
+        for kind, words in KINDS.items():
+            found = [problem for problem in self.problems if problem.kind == kind]
+            if found:
+                text.append(f"{len(found)} {words}:")
+                text += [f"  {problem.path}: {problem.detail}" for problem in found[:shown]]
+            if len(found) > shown:
+                text.append(f"  … and {len(found) - shown} more")
+        how = "every picture was decoded" if self.decoded else "no picture was decoded"
+        text.append(f"{self.usable} of {self.counts['pictures']} pictures are usable ({how})")
+        return text
+
+    def _aside(self, name: str) -> str:
+        if name not in self.expected:
+            return ""
+        met = self.expected[name] == self.counts[name]
+        return " (as expected)" if met else f" (expected {self.expected[name]})"
+
+
+def counts(records: Records) -> dict[str, int]:
+    """Numbers of pictures, identities, cameras and identity-camera pairs, by split, modality and camera."""
+    found = {
+        "pictures": len(records),
+        "identities": len(np.unique(records.identity)),
+        "cameras": len(np.unique(records.camera)),
+    }
+    pairs = np.stack([records.identity, records.camera], axis=1)
+    for split in [s for s in ("train", "val", "test") if (records.split == s).any()]:
+        part = records.split == split
+        found[f"{split} identities"] = len(np.unique(records.identity[part]))
+        for modality in (Modality.VISIBLE, Modality.INFRARED):
+            rows = part & (records.modality == modality)
+            found[f"{split} {modality.word} pictures"] = int(rows.sum())
+            found[f"{split} {modality.word} identity-camera pairs"] = len(np.unique(pairs[rows], axis=0))
+        for camera in np.unique(records.camera[part]):
+            rows = part & (records.camera == camera)
+            found[f"{split} camera {camera} identities"] = len(np.unique(records.identity[rows]))
+            found[f"{split} camera {camera} pictures"] = int(rows.sum())
+    return found
+
+
+def examine(
+    records: Records, *, expected: dict[str, int], survey: Survey, decode: bool, progress: Progress | None = None
+) -> Checkup:
+    """Examine what a reader found, and what it did not use.
+
+    Args:
+        records: the reader's rows.
+        expected: counts to compare with.
+        survey: what the reader missed.
+        decode: decode every picture.
+        progress: called as `progress(done, total)` about a hundred times.
+    """
+    # A table may lie among anything; only folders that rows come from are searched for pictures without an entry.
+    tops = sorted({path.split("/")[0] for path in records.path if "/" in path and not path.startswith(("/", ".."))})
+    tree = Tree.scan(records.root, tops)
+    found = {"picture files": len(tree.pictures), **counts(records)}
+    problems = [Problem("missing", path, f"named by {named_by}") for named_by, path in survey.missing]
+    ill, identical = _look_at_files(records, decode=decode, progress=progress)
+    problems += ill + identical + _unlisted(tree, {*records.path, *survey.known})
+    for split, identity, modality in one_modality_only(records):
+        problems.append(Problem("one modality", f"identity {identity}", f"only {modality.word} pictures in {split}"))
+    differences = [
+        f"{name}: {found.get(name, 0)} found, {number} expected"
+        for name, number in expected.items()
+        if found.get(name, 0) != number
+    ]
+    for name in expected:
+        found.setdefault(name, 0)
+    unusable = {problem.path for problem in ill}
+    return Checkup(
+        layout=records.layout,
+        root=records.root,
+        counts=found,
+        expected=dict(expected),
+        differences=differences,
+        problems=problems,
+        usable=sum(path not in unusable for path in records.path),
+        decoded=decode,
+        notes=records.notes,
+    )
+
+
+def _look_at_files(records: Records, *, decode: bool, progress: Progress | None) -> tuple[list[Problem], list[Problem]]:
+    """Problems that make a file unusable, and files with the content of an earlier one."""
+    ill: list[Problem] = []
+    repeated: list[Problem] = []
+    # Many JPEGs share a size by chance. A few bytes from the middle, read while the file is open anyway, tell nearly
+    # all of them apart, so that hardly any file is read whole.
+    alike: defaultdict[tuple[int, bytes], list[str]] = defaultdict(list)
+    every = max(1, len(records) // 100)
+    seen: set[str] = set()
+    for done, path in enumerate(records.path):
+        if progress is not None and done % every == 0:
+            progress(done, len(records))
+        if path in seen:
+            repeated.append(Problem("duplicate", path, "has more than one row"))
+            continue
+        seen.add(path)
+        problem, key = _look_at_file(records.root / path, path)
+        if problem is None and decode:
+            try:
+                read_picture(records.root / path)
+            except BadInput as error:
+                problem = Problem("unreadable", path, str(error))
+        if problem is not None:
+            ill.append(problem)
+        elif key is not None:
+            alike[key].append(path)
+    if progress is not None:
+        progress(len(records), len(records))
+    return ill, repeated + _duplicates(records.root, alike.values())
+
+
+def _look_at_file(file: Path, path: str) -> tuple[Problem | None, tuple[int, bytes] | None]:
+    try:
+        with open(file, "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return Problem("not a picture", path, "is not a regular file"), None
+            if status.st_size == 0:
+                return Problem("empty", path, "has no bytes"), None
+            head = stream.read(32)
+            stream.seek(status.st_size // 2)
+            middle = stream.read(64)
+    except OSError as error:
+        return Problem("unreadable", path, error.strerror or "cannot be opened"), None
+    if not is_picture_start(head):
+        return Problem("not a picture", path, f"begins with {head[:8]!r}"), None
+    return None, (status.st_size, head + middle)
+
+
+def _duplicates(root: Path, groups: Iterable[list[str]]) -> list[Problem]:
+    problems = []
+    for group in groups:
+        if len(group) < 2:
+            continue
+        first: dict[bytes, str] = {}
+        for path in group:
+            digest = hashlib.blake2b((root / path).read_bytes(), digest_size=16).digest()
+            original = first.setdefault(digest, path)
+            if original != path:
+                problems.append(Problem("duplicate", path, f"same content as {original}"))
+    return problems
+
+
+def _unlisted(tree: Tree, known: set[str]) -> list[Problem]:
+    """One problem for each folder that holds pictures without an entry."""
+    folders: defaultdict[str, list[str]] = defaultdict(list)
+    for path in tree.pictures:
+        if path not in known:
+            folders[path.rpartition("/")[0]].append(path)
+    return [
+        Problem("unlisted", folder, f"{len(paths)} pictures without an entry, such as {paths[0].rpartition('/')[2]}")
+        for folder, paths in sorted(folders.items())
+    ]

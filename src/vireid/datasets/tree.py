@@ -1,0 +1,237 @@
+"""What lies under a root: one pass over the folders, the lists beside them, and the step from entries to `Records`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from vireid.data.errors import BadInput
+from vireid.data.modality import Modality
+from vireid.data.records import Records
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+# No layout nests deeper than four folders; the bound keeps a link that points upwards from being followed for ever.
+DEEPEST = 8
+
+
+class Entry(NamedTuple):
+    """One picture as a layout describes it; `path` is relative to the root, with forward slashes."""
+
+    path: str
+    identity: int
+    camera: int
+    modality: Modality
+    split: str
+    time: float = float("nan")
+
+
+@dataclass
+class Survey:
+    """Filled by a reader for the dataset doctor, which wants to hear of everything instead of stopping at once.
+
+    Attributes:
+        missing: (list, entry) for every entry of a list that has no file.
+        known: paths that a list names although no row uses them.
+    """
+
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The picture files under some folders of a root, found without opening or asking about a single one.
+
+    Attributes:
+        root: the folder.
+        pictures: paths relative to it, with forward slashes, sorted.
+    """
+
+    root: Path
+    pictures: tuple[str, ...]
+    _present: frozenset[str] = field(repr=False, compare=False)
+    _by_stem: dict[str, list[str]] = field(repr=False, compare=False, default_factory=dict)
+
+    @classmethod
+    def scan(cls, root: Path, folders: Iterable[str] | None = None) -> Tree:
+        """Walk `folders` (all of them where None) of `root`; folders that are not there count as empty.
+
+        Raises:
+            BadInput: the root is missing, is not a folder, is empty, or may not be read.
+        """
+        tops = folder_names(root) if folders is None else folders
+        found = []
+        if folders is None:
+            found += [name for name in _file_names(root) if is_picture(name)]
+        for top in tops:
+            if (root / top).is_dir():
+                found += _walk(str(root / top), top, DEEPEST)
+        found.sort()
+        return cls(root=root, pictures=tuple(found), _present=frozenset(found))
+
+    def find(self, path: str) -> str | None:
+        """The file of a list's entry: itself, or the only picture that differs from it in its extension alone."""
+        if path in self._present:
+            return path
+        if not self._by_stem and self.pictures:
+            for picture in self.pictures:
+                self._by_stem.setdefault(picture.rpartition(".")[0], []).append(picture)
+        candidates = self._by_stem.get(path.rpartition(".")[0], [])
+        return candidates[0] if len(candidates) == 1 else None
+
+    def find_all(self, paths: Sequence[str], *, named_by: str, survey: Survey | None) -> list[str | None]:
+        """Files of a list's entries, in the list's order; None where there is no file and a survey takes note of it.
+
+        Raises:
+            BadInput: entries have no file and there is no survey; names the first of them and their number.
+        """
+        found = [self.find(path) for path in paths]
+        missing = [path for path, file in zip(paths, found, strict=True) if file is None]
+        report_missing(missing, root=self.root, named_by=named_by, survey=survey)
+        return found
+
+
+def report_missing(missing: list[str], *, root: Path, named_by: str, survey: Survey | None) -> None:
+    """Hand entries without a file to the survey, or stop.
+
+    Raises:
+        BadInput: there are such entries and no survey.
+    """
+    if survey is not None:
+        survey.missing += [(named_by, path) for path in missing]
+    elif missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadInput(f"{named_by} names {missing[0]}{others} ({len(missing)} in all), which {root} does not hold")
+
+
+def assemble(
+    layout: str, root: Path, entries: Sequence[Entry], *, notes: Sequence[str] = (), trial: int | None = None
+) -> Records:
+    """Entries as `Records`, in the order given, with a note on identities that only one modality has seen.
+
+    Raises:
+        BadInput: there are no entries.
+    """
+    if not entries:
+        raise BadInput(f"{root} holds no pictures in the {layout} layout")
+    columns = list(zip(*entries, strict=True))
+    time = np.asarray(columns[5], dtype=np.float64)
+    records = Records(
+        layout=layout,
+        root=root,
+        path=np.asarray(columns[0], dtype=object),
+        identity=np.asarray(columns[1], dtype=np.int64),
+        camera=np.asarray(columns[2], dtype=np.int64),
+        modality=np.asarray(columns[3], dtype=np.int8),
+        split=np.asarray(columns[4]),
+        time=None if np.isnan(time).all() else time,
+        trial=trial,
+        notes=tuple(notes),
+    )
+    lonely = [f"{identity} ({split})" for split, identity, _ in one_modality_only(records)]
+    if lonely:
+        shown = ", ".join(lonely[:5]) + (" …" if len(lonely) > 5 else "")
+        note = f"{len(lonely)} identities have pictures of one modality only: {shown}"
+        object.__setattr__(records, "notes", (*records.notes, note))
+    return records
+
+
+def one_modality_only(records: Records) -> list[tuple[str, int, Modality]]:
+    """(split, identity, the modality it has) of every identity that one modality of its split lacks."""
+    lonely = []
+    for split in np.unique(records.split):
+        part = records.split == split
+        seen = {m: np.unique(records.identity[part & (records.modality == m)]) for m in (0, 1)}
+        for m in (0, 1):
+            lonely += [(str(split), int(i), Modality(m)) for i in np.setdiff1d(seen[m], seen[1 - m])]
+    return sorted(lonely)
+
+
+def read_list(root: Path, name: str) -> str:
+    """The text of a list file, without a byte-order mark.
+
+    Raises:
+        BadInput: it is missing, may not be read, or is not text.
+    """
+    try:
+        return (root / name).read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{root} has no {name}, which this layout needs") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{root / name} is not a text file in UTF-8") from None
+    except OSError as error:
+        raise BadInput(f"{root / name} cannot be read: {error.strerror}") from None
+
+
+def labelled_paths(root: Path, name: str) -> list[str]:
+    """The paths of a list whose lines are "relative path, blank, label".
+
+    Raises:
+        BadInput: the list is missing, empty, or a line is not of that form.
+    """
+    paths = []
+    for number, line in enumerate(read_list(root, name).splitlines(), start=1):
+        if not line.strip():
+            continue
+        parts = line.rsplit(None, 1)
+        if len(parts) != 2 or not parts[1].isdecimal():
+            raise BadInput(f"{root / name}, line {number}: expected 'path label', found '{line.strip()[:80]}'")
+        paths.append(str(PurePosixPath(parts[0].strip().replace("\\", "/"))))
+    if not paths:
+        raise BadInput(f"{root / name} is empty")
+    return paths
+
+
+def folder_names(root: Path) -> list[str]:
+    """Names of the visible folders of a root, sorted.
+
+    Raises:
+        BadInput: the root is missing, is not a folder, is empty, or may not be read.
+    """
+    try:
+        with os.scandir(root) as listing:
+            entries = [(entry.name, entry.is_dir()) for entry in listing if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        raise BadInput(f"{root} does not exist") from None
+    except NotADirectoryError:
+        raise BadInput(f"{root} is not a folder") from None
+    except OSError as error:
+        raise BadInput(f"{root} cannot be read: {error.strerror}") from None
+    if not entries:
+        raise BadInput(f"{root} is empty")
+    return sorted(name for name, is_folder in entries if is_folder)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file name ends like a picture's and is not hidden (macOS leaves `._name.jpg` files behind)."""
+    return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+
+
+def _file_names(root: Path) -> list[str]:
+    with os.scandir(root) as listing:
+        return [entry.name for entry in listing if entry.is_file()]
+
+
+def _walk(folder: str, relative: str, depth: int) -> list[str]:
+    """Pictures below `folder`, as `relative/...`; the folder's own entry types are enough, nothing is opened."""
+    found, below = [], []
+    try:
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    below.append(entry.name)
+                elif is_picture(entry.name):
+                    found.append(f"{relative}/{entry.name}")
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be read: {error.strerror}") from None
+    if depth > 1:
+        for name in below:
+            found += _walk(f"{folder}/{name}", f"{relative}/{name}", depth - 1)
+    return found
