@@ -36,8 +36,8 @@ FILTERS = {
 # that a few kilobytes cannot claim all memory. Person crops have about 0.1 megapixels, a whole 8K frame has 33.
 PICTURE_LIMITS = {"pixels": 64_000_000, "bytes": 512 * 2**20}
 
-# Formats with a plain raster inside. Pillow reads many more; some of them start other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
+# Formats with a plain raster inside (JPEG stands for MPO, too). Pillow reads more; some of those start other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
 STARTS = (
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",

@@ -1,0 +1,142 @@
+"""The dataset doctor on trees with one illness each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vireid import datasets
+
+LAYOUTS = ("sysu-mm01", "regdb", "llcm", "folder")
+
+
+def kinds(checkup):
+    return {(p.kind, p.path) for p in checkup.problems}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_healthy_tree(layout, decode, trees, tmp_path):
+    calls = []
+    root = trees[layout](tmp_path / "data")
+    checkup = datasets.check(layout, root, decode=decode, progress=lambda done, total: calls.append((done, total)))
+    assert {kind for kind, _ in kinds(checkup)} <= {"unlisted"}  # SYSU's tree has one identity in no list
+    assert checkup.usable == checkup.counts["pictures"] == len(datasets.read(layout, root))
+    assert calls[-1] == (checkup.usable, checkup.usable) and calls == sorted(calls)
+
+
+def test_counts_and_differences(trees, tmp_path):
+    checkup = datasets.check("sysu-mm01", trees["sysu-mm01"](tmp_path / "data"))
+    assert checkup.counts["train identities"] == 2
+    assert checkup.counts["test visible pictures"] == 2 * 4 * 2
+    assert checkup.counts["test infrared identity-camera pairs"] == 2 * 2
+    assert checkup.counts["test camera 3 pictures"] == 4
+    assert checkup.counts["picture files"] == 72
+    assert "train identities: 2 found, 296 expected" in checkup.differences
+    assert len(checkup.differences) == len(checkup.expected) - 1  # six cameras are as expected
+    assert datasets.check("folder", trees["folder"](tmp_path / "own")).differences == []
+
+
+@pytest.mark.parametrize("layout", ["sysu-mm01", "llcm", "regdb"])
+def test_expected_counts_use_names_that_counts_has(layout, trees, tmp_path):
+    checkup = datasets.check(
+        layout,
+        trees[layout](tmp_path / "data", foldered=True) if layout == "llcm" else trees[layout](tmp_path / "data"),
+    )
+    assert all(checkup.counts[name] > 0 for name in checkup.expected)
+
+
+def test_expected_counts_agree_with_each_other():
+    from vireid.datasets import llcm, sysu_mm01
+
+    e = sysu_mm01.EXPECTED
+    assert sum(e[f"{s} identities"] for s in ("train", "val", "test")) == e["identities"]
+    assert sum(e[f"test camera {c} pictures"] for c in (1, 2, 4, 5)) == e["test visible pictures"]
+    assert sum(e[f"test camera {c} pictures"] for c in (3, 6)) == e["test infrared pictures"]
+    assert sum(e[f"test camera {c} identities"] for c in (1, 2, 4, 5)) == e["test visible identity-camera pairs"]
+    assert e["train visible pictures"] + e["val visible pictures"] == 22_258
+    assert e["train infrared pictures"] + e["val infrared pictures"] == 11_909
+    pictures = [n for name, n in llcm.EXPECTED.items() if name.endswith("pictures")]
+    assert sum(pictures) == 46_767
+
+
+def test_ill_files_are_named(trees, tmp_path):
+    root = trees["folder"](tmp_path / "data", ".jpg")
+    visible = root / "train" / "visible" / "7"
+    (visible / "b.jpg").write_bytes(b"")
+    (visible / "cam3_a.jpg").write_text("<html>404</html>")
+    shutil.copy(root / "train/visible/12/b.jpg", root / "train/infrared/12/b.jpg")
+    shutil.rmtree(root / "test" / "infrared" / "7")
+    big = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(big).save(root / "test/visible/7/b.jpg")
+    whole = (root / "test/visible/7/b.jpg").read_bytes()
+    (root / "test/visible/7/b.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "test" / "stray.jpg").write_bytes(whole)
+    expected = {
+        ("empty", "train/visible/7/b.jpg"),
+        ("not a picture", "train/visible/7/cam3_a.jpg"),
+        ("duplicate", "train/infrared/12/b.jpg"),
+        ("one modality", "identity 7"),
+        ("unlisted", "test"),
+    }
+    quick = datasets.check("folder", root)
+    assert kinds(quick) == expected
+    assert quick.usable == 14 - 2
+    thorough = datasets.check("folder", root, decode=True)
+    assert kinds(thorough) - kinds(quick) == {("unreadable", "test/visible/7/b.jpg")}
+    assert thorough.usable == 14 - 3
+
+
+def test_missing_entries_are_all_listed(trees, tmp_path):
+    root = trees["regdb"](tmp_path / "data")
+    shutil.rmtree(root / "Thermal" / "1")
+    checkup = datasets.check("regdb", root)
+    missing = [p for p in checkup.problems if p.kind == "missing"]
+    assert [(p.path, p.detail) for p in missing] == [
+        (f"Thermal/1/male_back_t_0000{n}_1.bmp", "named by idx/train_thermal_1.txt") for n in (1, 2)
+    ]
+    assert checkup.usable == 14
+    root = trees["sysu-mm01"](tmp_path / "sysu")
+    (root / "exp" / "test_id.txt").write_text("6,10,333")
+    assert ("missing", "identity 0333") in kinds(datasets.check("sysu-mm01", root))
+
+
+def test_unlisted_pictures_are_counted_by_folder(trees, picture, tmp_path):
+    root = trees["llcm"](tmp_path / "data", foldered=True)
+    picture(root / "vis" / "0009" / "0009_c01_s1_f1_vis.jpg", 1000)
+    picture(root / "vis" / "0009" / "0009_c01_s1_f2_vis.jpg", 1001)
+    checkup = datasets.check("llcm", root)
+    # The test pictures' first copies, under vis and nir, are known from the lists although the rows use the second.
+    assert [(p.path, p.detail) for p in checkup.problems] == [
+        ("vis/0009", "2 pictures without an entry, such as 0009_c01_s1_f1_vis.jpg")
+    ]
+
+
+def test_a_row_given_twice_is_a_duplicate(picture, tmp_path):
+    picture(tmp_path / "a.png", 0)
+    picture(tmp_path / "b.png", 1)
+    rows = ["a.png,1,0,visible", "b.png,1,1,infrared", "a.png,2,0,visible", "gone.png,1,1,infrared"]
+    (tmp_path / "records.csv").write_text("\n".join(["path,identity,camera,modality", *rows]))
+    assert kinds(datasets.check("folder", tmp_path)) == {
+        ("duplicate", "a.png"),
+        ("missing", "gone.png"),
+        ("one modality", "identity 2"),
+    }
+
+
+def test_json_and_lines_tell_the_same(trees, tmp_path):
+    root = trees["sysu-mm01"](tmp_path / "data")
+    for name in ("0001.jpg", "0002.jpg"):
+        (root / "cam1" / "0001" / name).write_bytes(b"")
+    checkup = datasets.check("sysu-mm01", root)
+    told = json.loads(checkup.to_json())
+    assert told["usable"] == 58 and told["layout"] == "sysu-mm01" and told["counts"] == checkup.counts
+    assert {"kind": "empty", "path": "cam1/0001/0001.jpg", "detail": "has no bytes"} in told["problems"]
+    text = "\n".join(checkup.lines(shown=1))
+    assert "2 empty files:" in text and "… and 1 more" in text
+    assert "train identities: 2 (expected 296)" in text and "cameras: 6 (as expected)" in text
+    assert "58 of 60 pictures are usable (no picture was decoded)" in text
