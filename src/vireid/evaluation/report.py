@@ -1,0 +1,174 @@
+"""What an evaluation says: the numbers, and everything that moves them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from vireid.data.errors import BadInput
+from vireid.data.protocol import parse_protocol
+
+METRICS = ("rank1", "rank5", "rank10", "rank20", "map", "minp")
+_HEADINGS = ("R1", "R5", "R10", "R20", "mAP", "mINP")
+_COUNTS = ("valid_queries", "queries", "gallery")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One protocol's result, with exactly the fields of its JSON.
+
+    Attributes:
+        protocol: the protocol's name.
+        rank1, rank5, rank10, rank20: CMC in percent 0–100, mean over trials.
+        map: mean average precision in percent, mean over trials.
+        minp: mean inverse negative penalty in percent, mean over trials.
+        trials: for each draw the same six metrics and its own `valid_queries`, `queries`, `gallery`.
+        std: for each metric the population standard deviation over trials, in percent points (what `numpy.std` gives
+            and the field's scripts print); 0 when there is one trial. It says how much the draw moves the number,
+            nothing about training again.
+        valid_queries: queries with a true match left in the gallery; only these count. Like the two below, of the
+            first trial.
+        queries: all queries.
+        gallery: gallery pictures.
+        embedding: which feature was compared.
+        flip: whether the mirrored picture's feature was added.
+        rerank: `none`, or the re-ranking that was applied.
+        seed: of the run that trained the model, where known.
+        warnings: sentences a reader needs before comparing.
+        distance: `cosine` or `euclidean`.
+        cmc: `identity` or `image`, see `vireid.data.protocol.Protocol`.
+        chance_rank1: what rank1 would be, in expectation, if every ranking were shuffled; percent.
+    """
+
+    protocol: str
+    rank1: float
+    rank5: float
+    rank10: float
+    rank20: float
+    map: float
+    minp: float
+    trials: tuple[Mapping[str, float], ...]
+    std: Mapping[str, float]
+    valid_queries: int
+    queries: int
+    gallery: int
+    embedding: str = "given"
+    flip: bool = False
+    rerank: str = "none"
+    seed: int | None = None
+    warnings: tuple[str, ...] = field(default=())
+    distance: str = "cosine"
+    cmc: str = "identity"
+    chance_rank1: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`; numbers that are not known are None, as JSON has no NaN."""
+        out = asdict(self)
+        out["trials"] = [dict(trial) for trial in self.trials]
+        out["std"] = dict(self.std)
+        out["warnings"] = list(self.warnings)
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in out.items()
+        }
+
+    @classmethod
+    def from_json(cls, text: str | Mapping[str, Any]) -> Report:
+        """The report that `to_json` wrote, from its values or their text.
+
+        Raises:
+            BadInput: it is no JSON object, or a field is missing or unknown.
+        """
+        if isinstance(text, str):
+            try:
+                text = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise BadInput(f"a report's JSON cannot be read: {error}") from None
+        if not isinstance(text, Mapping):
+            raise BadInput(f"a report's JSON is one object, not {type(text).__name__}")
+        names = [f.name for f in fields(cls)]
+        strange = sorted(set(text) ^ set(names))
+        if strange:
+            side = "has an unknown field" if strange[0] in text else "lacks the field"
+            raise BadInput(f"a report's JSON {side} '{strange[0]}'; its fields: {', '.join(names)}")
+        values = dict(text)
+        values["trials"] = tuple(dict(trial) for trial in values["trials"])
+        values["std"] = dict(values["std"])
+        values["warnings"] = tuple(values["warnings"])
+        if values["chance_rank1"] is None:
+            values["chance_rank1"] = math.nan
+        return cls(**values)
+
+
+def incomparable(reports: Sequence[Report]) -> list[str]:
+    """Sentences about reports that stand side by side but do not measure the same thing.
+
+    Different layouts, directions and shots are different questions and need no warning; what needs one is the same
+    question under two conventions, which papers print in one column.
+    """
+    found = []
+    for question, together in _by_question(reports).items():
+        names = sorted({parse_protocol(report.protocol).name.removesuffix("@agw") for report in together})
+        if len(names) > 1:
+            found.append(f"{' and '.join(names)} are different conventions: do not compare their numbers")
+        for name, words in (
+            ("rerank", "re-ranking"),
+            ("flip", "flipped pictures"),
+            ("distance", "distance"),
+            ("embedding", "embedding"),
+        ):
+            values = sorted({str(getattr(report, name)) for report in together})
+            if len(values) > 1:
+                found.append(f"{question}: reports differ in {words} ({', '.join(values)})")
+    return found
+
+
+def table(reports: Report | Sequence[Report]) -> str:
+    """The reports as lines of text: mean ± standard deviation over trials in percent, then the warnings.
+
+    >>> print(table([]))
+    no reports
+    """
+    reports = [reports] if isinstance(reports, Report) else list(reports)
+    if not reports:
+        return "no reports"
+    lines = [["protocol", *_HEADINGS, "chance R1", "queries", "gallery", "trials"]]
+    for report in reports:
+        many = len(report.trials) > 1
+        cells = [f"{getattr(report, name):.2f}" + (f" ± {report.std[name]:.2f}" if many else "") for name in METRICS]
+        asked = f"{report.valid_queries}"
+        if report.valid_queries != report.queries:
+            asked += f" of {report.queries}"
+        chance = "" if math.isnan(report.chance_rank1) else f"{report.chance_rank1:.2f}"
+        lines.append([_title(report), *cells, chance, asked, str(report.gallery), str(len(report.trials))])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    warnings = [f"{report.protocol}: {warning}" for report in reports for warning in report.warnings]
+    text += [f"warning: {warning}" for warning in dict.fromkeys([*incomparable(reports), *warnings])]
+    return "\n".join(text)
+
+
+def _title(report: Report) -> str:
+    marks = [
+        "flip" if report.flip else "",
+        report.rerank if report.rerank != "none" else "",
+        report.distance if report.distance != "cosine" else "",
+    ]
+    shown = ", ".join(mark for mark in marks if mark)
+    return f"{report.protocol} ({shown})" if shown else report.protocol
+
+
+def _by_question(reports: Sequence[Report]) -> dict[str, list[Report]]:
+    groups: dict[str, list[Report]] = {}
+    for report in reports:
+        groups.setdefault(parse_protocol(report.protocol).name.split("@")[0], []).append(report)
+    return groups

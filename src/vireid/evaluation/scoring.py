@@ -1,0 +1,299 @@
+"""Features in, report out: a protocol at work."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vireid.data.errors import BadInput, unknown
+from vireid.data.permutation import Permutation, read_permutation
+from vireid.data.protocol import Protocol, Trial, draw_trials, parse_protocol
+from vireid.evaluation import metrics
+from vireid.evaluation.distance import DISTANCES
+from vireid.evaluation.ranking import Matches, rank_matches, rank_trials, top_matches
+from vireid.evaluation.report import METRICS, Report
+
+__all__ = ["TrialScores", "chance", "read_features", "score", "score_trials", "top_matches"]
+
+COLUMNS = ("features", "identity", "camera", "modality")
+_RANKS = (1, 5, 10, 20)
+
+Rerank = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(Q×D query features, G×D gallery features) → Q×G float distances, smaller is nearer."""
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """One trial's result, query by query.
+
+    Attributes:
+        trial: the draw.
+        first: Q int64, the rank at which a query is answered as the protocol's CMC counts it; 0 without a match.
+        precision: Q float64, average precision in 0..1; NaN without a match.
+        penalty: Q float64, inverse negative penalty in 0..1; NaN without a match.
+        metrics: the six metrics in percent, and `valid_queries`, `queries`, `gallery`.
+    """
+
+    trial: Trial
+    first: np.ndarray
+    precision: np.ndarray
+    penalty: np.ndarray
+    metrics: Mapping[str, float]
+
+
+def score(
+    features: Any,
+    identity: Any,
+    camera: Any,
+    modality: Any,
+    *,
+    protocol: str | Protocol,
+    distance: str = "cosine",
+    embedding: str = "given",
+    flip: bool = False,
+    rerank: str = "none",
+    reranker: Rerank | None = None,
+    seed: int | None = None,
+    permutation: Permutation | str | Path | None = None,
+    trials: int | None = None,
+) -> Report:
+    """Evaluate features of any model under a named protocol.
+
+    Args:
+        features: N×D real numbers (array or tensor), one row for each picture of the test set.
+        identity: N integers.
+        camera: N integers, the data set's own numbers.
+        modality: N integers, 0 visible or 1 infrared.
+        protocol: a name such as `sysu-mm01/all/single`.
+        distance: `cosine` (features are brought to length one first) or `euclidean` (as they are).
+        embedding, flip, seed: written into the report; they say how the features were made.
+        rerank: name of the re-ranking for the report; `none` unless `reranker` is given.
+        reranker: makes the distances of one trial from its query and gallery features, in place of `distance`.
+        permutation: for the `@official` draws: what `read_permutation` gave, or the file.
+        trials: only the first so many draws; None for all of the protocol's.
+
+    All rows stand in file order, as the seeded draws depend on it.
+
+    Raises:
+        BadInput: anything about the arrays or names that cannot be used, in one sentence.
+    """
+    rules = parse_protocol(protocol)
+    if distance not in DISTANCES:
+        raise unknown("distance", distance, DISTANCES)
+    if (rerank == "none") != (reranker is None):
+        raise BadInput(f"re-ranking '{rerank}' goes with {'a' if rerank != 'none' else 'no'} reranker")
+    features, identity, camera, modality = _checked(features, identity, camera, modality)
+    if isinstance(permutation, (str, Path)):
+        permutation = read_permutation(permutation)
+    drawn = draw_trials(rules, identity, camera, modality, permutation=permutation)
+    drawn = drawn[: _trial_count(trials, rules)]
+    scored = score_trials(features, identity, drawn, cmc=rules.cmc, distance=distance, reranker=reranker)
+    mean = {name: float(np.mean([one.metrics[name] for one in scored])) for name in METRICS}
+    std = {name: float(np.std([one.metrics[name] for one in scored])) for name in METRICS}
+    first = scored[0].metrics
+    return Report(
+        protocol=rules.name,
+        **mean,
+        trials=tuple(one.metrics for one in scored),
+        std=std,
+        valid_queries=int(first["valid_queries"]),
+        queries=int(first["queries"]),
+        gallery=int(first["gallery"]),
+        embedding=embedding,
+        flip=bool(flip),
+        rerank=rerank,
+        seed=seed,
+        warnings=tuple(_warnings(rules, scored, identity, features, rerank)),
+        distance=distance,
+        cmc=rules.cmc,
+        chance_rank1=100.0 * float(np.mean([chance(trial, identity) for trial in drawn])),
+    )
+
+
+def score_trials(
+    features: np.ndarray,
+    identity: np.ndarray,
+    trials: Sequence[Trial],
+    *,
+    cmc: str,
+    distance: str = "cosine",
+    reranker: Rerank | None = None,
+) -> list[TrialScores]:
+    """The result of every trial, query by query.
+
+    Args:
+        features: N×D finite real numbers.
+        identity: N integers.
+        trials: draws from these N rows.
+        cmc: `identity` or `image`.
+        distance: `cosine` or `euclidean`.
+        reranker: see `score`.
+    """
+    if reranker is None:
+        matched = rank_trials(features, identity, trials, distance=distance)
+    else:
+        matched = [
+            rank_matches(reranker(features[trial.query], features[trial.gallery]), trial, identity) for trial in trials
+        ]
+    return [_trial_scores(trial, matches, cmc) for trial, matches in zip(trials, matched, strict=True)]
+
+
+def chance(trial: Trial, identity: np.ndarray) -> float:
+    """The expected rank-1 of a random ranking, exactly.
+
+    For one query it is (true matches) / (gallery pictures it sees); this is the mean over the queries that have a
+    true match.
+
+    Returns:
+        A number in 0..1; NaN if no query has a match.
+    """
+    asked, key = identity[trial.query], trial.query_key
+    of_identity = _count_equal(identity[trial.gallery], asked)
+    of_key = np.where(key == -1, 0, _count_equal(trial.gallery_key, key))
+    both = np.stack([identity[trial.gallery], trial.gallery_key], axis=1)
+    _, code = np.unique(np.concatenate([np.stack([asked, key], axis=1), both]), axis=0, return_inverse=True)
+    code = code.reshape(-1)
+    excluded_matches = np.where(key == -1, 0, _count_equal(code[len(asked) :], code[: len(asked)]))
+    matches = of_identity - excluded_matches
+    valid = matches > 0
+    seen = len(trial.gallery) - of_key
+    return float(np.mean(matches[valid] / seen[valid])) if valid.any() else float("nan")
+
+
+def read_features(file: str | Path) -> dict[str, np.ndarray]:
+    """Read a features file: an `.npz` with the arrays `features` (N×D), `identity`, `camera`, `modality` (N each).
+
+    Raises:
+        BadInput: the file is missing, is no `.npz`, holds pickled objects, or lacks an array.
+    """
+    file = Path(file)
+    wanted = ", ".join(COLUMNS)
+    try:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise BadInput(f"'{file}' holds a single array; expected an .npz with the arrays {wanted}")
+        with archive:
+            missing = [name for name in COLUMNS if name not in archive.files]
+            if missing:
+                present = ", ".join(archive.files) or "(none)"
+                raise BadInput(f"'{file}' has no array '{missing[0]}'; it has: {present}; expected: {wanted}")
+            return {name: archive[name] for name in COLUMNS}
+    except BadInput:
+        raise
+    except OSError as error:
+        why = error.strerror or "not a NumPy file"
+        raise BadInput(f"features file '{file}' cannot be read ({why}); expected an .npz with {wanted}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, AttributeError) as error:
+        if "allow_pickle" in str(error) and zipfile.is_zipfile(file):
+            raise BadInput(f"'{file}' holds Python objects; expected arrays of numbers: {wanted}") from None
+        raise BadInput(f"'{file}' is not an .npz file of arrays; expected the arrays {wanted}") from None
+
+
+def _trial_scores(trial: Trial, matches: Matches, cmc: str) -> TrialScores:
+    first = metrics.first_rank(matches, cmc=cmc)
+    precision, penalty = metrics.average_precision(matches), metrics.inverse_penalty(matches)
+    curve = metrics.cumulative_matches(first, max(_RANKS))
+    valid = first > 0
+    if not valid.any():
+        raise BadInput("not one query of this trial has a true match left in the gallery")
+    values: dict[str, float] = {f"rank{k}": 100.0 * float(curve[k - 1]) for k in _RANKS}
+    values["map"] = 100.0 * float(precision[valid].mean())
+    values["minp"] = 100.0 * float(penalty[valid].mean())
+    values |= {"valid_queries": int(valid.sum()), "queries": len(trial.query), "gallery": len(trial.gallery)}
+    return TrialScores(trial, first, precision, penalty, values)
+
+
+def _count_equal(column: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """How often each asked value stands in the column."""
+    ordered = np.sort(column)
+    return np.searchsorted(ordered, asked, side="right") - np.searchsorted(ordered, asked, side="left")
+
+
+def _trial_count(trials: int | None, rules: Protocol) -> int:
+    if trials is None:
+        return rules.trials
+    if isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or not 1 <= trials <= rules.trials:
+        raise BadInput(f"trials={trials!r}; protocol {rules.name} has 1 to {rules.trials}")
+    return int(trials)
+
+
+def _warnings(
+    rules: Protocol, scored: Sequence[TrialScores], identity: np.ndarray, features: np.ndarray, rerank: str
+) -> list[str]:
+    found = [rules.note] if rules.note else []
+    if rerank != "none":
+        found.append(f"re-ranked ({rerank}): not comparable with plain numbers")
+    if len(scored) < rules.trials:
+        found.append(f"{len(scored)} of the protocol's {rules.trials} trials")
+    skipped = [int(one.metrics["queries"] - one.metrics["valid_queries"]) for one in scored]
+    if max(skipped):
+        asked = int(scored[0].metrics["queries"])
+        found.append(f"{max(skipped)} of {asked} queries have no true match left in the gallery and are not counted")
+    sizes = [
+        len(np.unique(identity[one.trial.gallery])) if rules.cmc == "identity" else len(one.trial.gallery)
+        for one in scored
+    ]
+    past = [k for k in _RANKS if k > min(sizes)]
+    if past:
+        what = "identities" if rules.cmc == "identity" else "pictures"
+        found.append(f"the gallery has {min(sizes)} {what}: {', '.join(f'rank{k}' for k in past)} say nothing")
+    used = np.unique(np.concatenate([rows for one in scored for rows in (one.trial.query, one.trial.gallery)]))
+    zero = int(np.count_nonzero(~features[used].any(axis=1)))
+    if zero:
+        found.append(f"{zero} of {len(used)} features are all zeros: pictures without a direction rank by file order")
+    return found
+
+
+def _checked(features: Any, identity: Any, camera: Any, modality: Any) -> tuple[np.ndarray, ...]:
+    features = _array(features)
+    if features.dtype.kind not in "fiu":
+        raise BadInput(f"features are {features.dtype}; expected real numbers such as float32")
+    if features.ndim != 2 or 0 in features.shape:
+        raise BadInput(f"features have shape {features.shape}; expected N×D, one row for each picture")
+    columns = [
+        _integers(name, _array(column), len(features))
+        for name, column in (("identity", identity), ("camera", camera), ("modality", modality))
+    ]
+    wrong = np.flatnonzero((columns[2] != 0) & (columns[2] != 1))
+    if wrong.size:
+        raise BadInput(f"row {wrong[0]} has modality {columns[2][wrong[0]]}; choices: 0 (visible), 1 (infrared)")
+    for start in range(0, len(features), 4096):
+        part = features[start : start + 4096]
+        bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
+        if bad.size:
+            row = start + int(bad[0])
+            what = "NaN" if np.isnan(features[row]).any() else "an infinite number"
+            raise BadInput(f"features: row {row} holds {what}")
+    return features, *columns
+
+
+def _array(given: Any) -> np.ndarray:
+    """A NumPy array; tensors are brought to the CPU, half-precision ones to float32 where NumPy has no such type."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+        if str(given.dtype) == "torch.bfloat16":
+            given = given.float()
+        return given.numpy()
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise BadInput(f"rows of different lengths make no array ({error})") from None
+
+
+def _integers(name: str, column: np.ndarray, rows: int) -> np.ndarray:
+    if column.shape != (rows,):
+        raise BadInput(f"{name} has shape {column.shape}; the features have {rows} rows, so expected ({rows},)")
+    if column.dtype.kind not in "iufb":
+        raise BadInput(f"{name} is {column.dtype}; expected whole numbers")
+    if column.dtype.kind == "f":
+        bad = np.flatnonzero(~(np.isfinite(column) & (column == np.round(column)) & (np.abs(column) < 2**53)))
+        if bad.size:
+            raise BadInput(f"{name}: row {bad[0]} is {column[bad[0]]}; expected whole numbers")
+    if column.dtype == np.uint64 and column.size and column.max() > np.iinfo(np.int64).max:
+        raise BadInput(f"{name}: {column.max()} is too large a number")
+    return column.astype(np.int64)

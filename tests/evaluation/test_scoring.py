@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.oracles import evaluation as oracle
+from vireid.data.errors import BadInput
+from vireid.data.protocol import Trial, draw_trials, parse_protocol, protocol_names
+from vireid.evaluation.report import METRICS, Report, incomparable, table
+from vireid.evaluation.scoring import chance, read_features, score, score_trials
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """A little test set that fits every layout: six cameras, some cells empty, three pictures in the others."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (camera, number) for camera in range(1, 7) for number in range(1, 31) for _ in range(3) if (number + camera) % 4
+    ]
+    camera, identity = np.array(rows).T
+    modality = np.isin(camera, (3, 6)).astype(np.int64)
+    centre = generator.normal(size=(31, 16))
+    features = centre[identity] + 1.5 * generator.normal(size=(len(rows), 16))
+    return {"features": features.astype(np.float32), "identity": identity, "camera": camera, "modality": modality}
+
+
+def fixed_permutation(pictures):
+    pairs = set(zip(pictures["camera"].tolist(), pictures["identity"].tolist(), strict=True))
+    generator = np.random.default_rng(1)
+    return {pair: np.stack([generator.permutation(3) + 1 for _ in range(10)]) for pair in pairs}
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_every_protocol_agrees_with_the_slow_loop(pictures, name):
+    permutation = fixed_permutation(pictures) if name.endswith("@official") else None
+    rules = parse_protocol(name)
+    report = score(**pictures, protocol=name, permutation=permutation)
+    identity = pictures["identity"]
+    unit = pictures["features"].astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    trials = draw_trials(name, identity, pictures["camera"], pictures["modality"], permutation=permutation)
+    assert len(report.trials) == rules.trials
+    for trial, found in list(zip(trials, report.trials, strict=True))[:2]:
+        curve, precision, penalty, valid = oracle.evaluate(
+            -unit[trial.query] @ unit[trial.gallery].T,
+            identity[trial.query],
+            trial.query_key,
+            identity[trial.gallery],
+            trial.gallery_key,
+            cmc=rules.cmc,
+        )
+        assert [found[f"rank{k}"] for k in (1, 5, 10, 20)] == pytest.approx(
+            [100 * curve[k - 1] for k in (1, 5, 10, 20)]
+        )
+        assert (found["map"], found["minp"]) == pytest.approx((100 * precision, 100 * penalty))
+        assert found["valid_queries"] == valid
+        assert (found["queries"], found["gallery"]) == (len(trial.query), len(trial.gallery))
+    for metric in METRICS:
+        values = [trial[metric] for trial in report.trials]
+        assert getattr(report, metric) == pytest.approx(sum(values) / len(values))
+        mean = sum(values) / len(values)
+        assert report.std[metric] == pytest.approx((sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5)
+    assert report.cmc == rules.cmc
+    assert 0 < report.chance_rank1 < 100
+    assert Report.from_json(json.dumps(report.to_json())) == report
+
+
+def test_the_json_has_exactly_these_fields(pictures):
+    written = score(**pictures, protocol="llcm/i2v", embedding="pooled", seed=7, flip=True).to_json()
+    assert list(written) == [
+        "protocol", "rank1", "rank5", "rank10", "rank20", "map", "minp", "trials", "std", "valid_queries", "queries",
+        "gallery", "embedding", "flip", "rerank", "seed", "warnings", "distance", "cmc", "chance_rank1",
+    ]  # fmt: skip
+    assert set(written["trials"][0]) == {*METRICS, "valid_queries", "queries", "gallery"}
+    assert set(written["std"]) == set(METRICS)
+    assert (written["embedding"], written["flip"], written["rerank"], written["seed"]) == ("pooled", True, "none", 7)
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"protocol": "regdb/v2i"}', '{"colour": 1}'])
+def test_a_report_that_cannot_be_read(text):
+    with pytest.raises(BadInput, match="a report's JSON"):
+        Report.from_json(text)
+
+
+def test_perfect_features_score_a_hundred():
+    identity = np.repeat(np.arange(30), 4)
+    modality = np.tile([0, 0, 1, 1], 30)
+    report = score(np.eye(30)[identity], identity, np.ones(120), modality, protocol="regdb/v2i")
+    assert [getattr(report, metric) for metric in METRICS] == [100.0] * 6
+    assert report.chance_rank1 == pytest.approx(100 * 2 / 60)
+    assert report.warnings == ()
+
+
+def test_chance_is_matches_over_pictures_seen():
+    # Query of identity 1 sees three pictures (one hangs in its own place), one of them its own: 1/3.
+    # Query of identity 2 sees all four, two of them its own: 1/2. Query of identity 9 has no match and does not count.
+    identity = np.array([1, 2, 9, 1, 1, 2, 2])
+    trial = Trial(np.arange(3), np.arange(3, 7), np.array([2, -1, 2]), np.array([2, -1, -1, 5]))
+    assert chance(trial, identity) == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_chance_is_what_random_features_reach(pictures):
+    generator = np.random.default_rng(3)
+    trials = draw_trials("sysu-mm01/all/multi", pictures["identity"], pictures["camera"], pictures["modality"])[:1]
+    expected = 100 * chance(trials[0], pictures["identity"])
+    reached = [
+        score_trials(generator.normal(size=(len(pictures["identity"]), 64)), pictures["identity"], trials, cmc="image")
+        for _ in range(60)
+    ]
+    assert np.mean([one[0].metrics["rank1"] for one in reached]) == pytest.approx(expected, abs=0.6)
+
+
+def test_per_query_results_belong_to_their_queries(pictures):
+    trials = draw_trials("llcm/v2i", pictures["identity"], pictures["camera"], pictures["modality"])
+    (one,) = score_trials(pictures["features"], pictures["identity"], trials[:1], cmc="identity")
+    assert one.first.shape == one.precision.shape == one.penalty.shape == (len(one.trial.query),)
+    assert 100 * np.mean(one.first[one.first > 0] == 1) == pytest.approx(one.metrics["rank1"])
+    assert 100 * np.nanmean(one.precision) == pytest.approx(one.metrics["map"])
+
+
+def test_row_order_inside_a_full_test_list_does_not_matter(pictures):
+    order = np.random.default_rng(4).permutation(len(pictures["identity"]))
+    shuffled = {name: column[order] for name, column in pictures.items()}
+    plain, moved = (score(**rows, protocol="regdb/i2v") for rows in (pictures, shuffled))
+    for metric in METRICS:
+        assert getattr(moved, metric) == pytest.approx(getattr(plain, metric), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tensors_are_welcome(pictures, kind):
+    given = torch.from_numpy(pictures["features"]).to(kind).requires_grad_()
+    expected = score(**{**pictures, "features": given.detach().double().numpy()}, protocol="regdb/v2i")
+    columns = {name: torch.from_numpy(pictures[name]) for name in ("identity", "camera", "modality")}
+    assert score(given, **columns, protocol="regdb/v2i").map == pytest.approx(expected.map, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda p: {"identity": p["identity"][:-1]}, "identity has shape"),
+        (lambda p: {"camera": p["camera"][:, None]}, "camera has shape"),
+        (lambda p: {"features": p["features"][0]}, "features have shape"),
+        (lambda p: {"features": p["features"][:, :0]}, "features have shape"),
+        (lambda p: {"features": p["features"].astype(str)}, "features are <U"),
+        (lambda p: {"features": p["features"] + 1j}, "features are complex"),
+        (lambda p: {"features": [[1.0], [1.0, 2.0]]}, "rows of different lengths"),
+        (lambda p: {"modality": p["modality"] * 2}, "has modality 2; choices: 0"),
+        (lambda p: {"identity": p["identity"] + 0.5}, "identity: row 0 is 2.5|identity: row 0 is 1.5"),
+        (lambda p: {"identity": p["identity"].astype(str)}, "identity is <U"),
+        (lambda p: {"camera": np.where(p["camera"] == 1, np.nan, p["camera"])}, "camera: row 0 is nan"),
+    ],
+)
+def test_arrays_that_cannot_be_used(pictures, change, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        score(**{**pictures, **change(pictures)}, protocol="regdb/v2i")
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "an infinite number")])
+def test_a_number_that_is_none_names_its_row(pictures, value, word):
+    features = pictures["features"].copy()
+    features[17, 3] = value
+    with pytest.raises(BadInput, match=f"row 17 holds {word}"):
+        score(**{**pictures, "features": features}, protocol="regdb/v2i")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"protocol": "regdb/vi"}, "unknown protocol 'regdb/vi'; did you mean"),
+        ({"protocol": "regdb/v2i", "distance": "cosin"}, "did you mean 'cosine'"),
+        ({"protocol": "llcm/v2i", "trials": 11}, "1 to 10"),
+        ({"protocol": "llcm/v2i", "trials": True}, "1 to 10"),
+        ({"protocol": "regdb/v2i", "rerank": "k-reciprocal"}, "re-ranking 'k-reciprocal'"),
+        ({"protocol": "sysu-mm01/all/single@official"}, "rand_perm_cam.mat"),
+        ({"protocol": "sysu-mm01/all/single@official", "permutation": "no/such.mat"}, "cannot be read"),
+    ],
+)
+def test_options_that_cannot_be_used(pictures, options, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        score(**pictures, **options)
+
+
+def test_reranked_distances_take_the_place_of_plain_ones(pictures):
+    seen = []
+
+    def backwards(query, gallery):
+        seen.append((len(query), len(gallery)))
+        return -(query @ gallery.T)
+
+    unit = pictures["features"] / np.linalg.norm(pictures["features"], axis=1, keepdims=True)
+    rows = {**pictures, "features": unit}
+    plain = score(**rows, protocol="llcm/i2v", trials=2)
+    other = score(**rows, protocol="llcm/i2v", trials=2, rerank="backwards", reranker=backwards)
+    assert seen == [(plain.queries, plain.gallery)] * 2
+    assert other.map == pytest.approx(plain.map, abs=1e-3)
+    assert any("re-ranked (backwards)" in warning for warning in other.warnings)
+
+
+def test_warnings_say_what_moves_the_numbers(pictures):
+    report = score(**pictures, protocol="llcm/v2i@swapped", trials=3)
+    assert any("not comparable with llcm/v2i" in warning for warning in report.warnings)
+    assert "3 of the protocol's 10 trials" in report.warnings
+    few = np.flatnonzero(pictures["identity"] <= 7)
+    small = score(**{name: column[few] for name, column in pictures.items()}, protocol="sysu-mm01/all/single")
+    assert "the gallery has 7 identities: rank10, rank20 say nothing" in small.warnings
+    identity = np.where((pictures["modality"] == 1) & (pictures["identity"] == 2), 99, pictures["identity"])
+    lonely = score(**{**pictures, "identity": identity}, protocol="regdb/i2v")
+    count = (identity == 99).sum()
+    assert lonely.valid_queries == lonely.queries - count
+    assert f"{count} of {lonely.queries} queries have no true match left in the gallery and are not counted" in (
+        lonely.warnings
+    )
+    features = pictures["features"].copy()
+    features[:4] = 0
+    assert any(
+        "4 of" in warning for warning in score(**{**pictures, "features": features}, protocol="regdb/i2v").warnings
+    )
+
+
+def test_tables_warn_across_conventions(pictures):
+    names = ["llcm/v2i", "llcm/v2i@swapped", "llcm/i2v", "sysu-mm01/all/single", "sysu-mm01/all/single@agw"]
+    reports = [score(**pictures, protocol=name) for name in names]
+    assert incomparable(reports) == [
+        "llcm/v2i and llcm/v2i@swapped are different conventions: do not compare their numbers"
+    ]
+    text = table(reports)
+    assert "warning: llcm/v2i and llcm/v2i@swapped are different conventions" in text
+    assert f"{reports[0].map:.2f} ± {reports[0].std['map']:.2f}" in text
+    lines = text.splitlines()
+    assert lines[0].split()[:2] == ["protocol", "R1"]
+    assert [line.split()[0] for line in lines[1 : 1 + len(names)]] == names
+    flipped = score(**pictures, protocol="llcm/i2v", flip=True, distance="euclidean")
+    assert incomparable([reports[2], flipped]) == [
+        "llcm/i2v: reports differ in flipped pictures (False, True)",
+        "llcm/i2v: reports differ in distance (cosine, euclidean)",
+    ]
+    assert "llcm/i2v (flip, euclidean)" in table(flipped)
+    assert "±" not in table(score(**pictures, protocol="regdb/v2i"))
+
+
+def test_a_features_file_comes_back(pictures, tmp_path):
+    file = tmp_path / "features.npz"
+    np.savez(file, **pictures, notes=np.array(["any"]))
+    found = read_features(file)
+    assert list(found) == ["features", "identity", "camera", "modality"]
+    for name, column in found.items():
+        assert (column == pictures[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda file: None, "cannot be read"),
+        (lambda file: file.mkdir(), "cannot be read"),
+        (lambda file: file.write_bytes(b""), "not an .npz"),
+        (lambda file: file.write_text("features"), "not an .npz"),
+        (lambda file: file.write_bytes(b"PK\x03\x04 cut short"), "not an .npz"),
+        (lambda file: np.save(file.open("wb"), np.ones(3)), "single array"),
+        (
+            lambda file: np.savez(file, features=np.eye(2), id=np.ones(2)),
+            "no array 'identity'; it has: features, id;",
+        ),
+        (lambda file: np.savez(file, features=np.array([{}]), identity=1, camera=1, modality=1), "Python objects"),
+    ],
+)
+def test_a_file_that_is_no_features_file(tmp_path, write, sentence):
+    file = tmp_path / "features.npz"
+    write(file)
+    with pytest.raises(BadInput, match=sentence):
+        read_features(file)
+
+
+def test_importing_scoring_needs_neither_torch_nor_numba():
+    code = "import sys, vireid.evaluation.scoring; print(sorted({'torch', 'numba'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
