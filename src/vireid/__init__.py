@@ -1,0 +1,54 @@
+"""Visible-infrared person re-identification.
+
+    import vireid
+
+    report = vireid.score(features, identity, camera, modality, protocol="sysu-mm01/all/single")
+    model = vireid.load("runs/agw")
+    features = model.embed(images, modality)
+
+Losses and blocks are imported from their rooms, for example `vireid.losses.triplet` and `vireid.networks.pooling`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["BadInput", "Modality", "Model", "Records", "Report", "load", "recipes", "records", "score"]
+
+if TYPE_CHECKING:
+    from vireid import recipes
+    from vireid.data.errors import BadInput
+    from vireid.data.modality import Modality
+    from vireid.data.records import Records
+    from vireid.datasets import read as records
+    from vireid.evaluation.report import Report
+    from vireid.evaluation.scoring import score
+    from vireid.model import Model, load
+
+# Name → (module, name there). Imported when first used, so that `import vireid` costs nothing: `load` brings torch
+# with it, `score` brings a compiler.
+_HOMES = {
+    "BadInput": ("vireid.data.errors", "BadInput"),
+    "Modality": ("vireid.data.modality", "Modality"),
+    "Model": ("vireid.model", "Model"),
+    "Records": ("vireid.data.records", "Records"),
+    "Report": ("vireid.evaluation.report", "Report"),
+    "load": ("vireid.model", "load"),
+    "recipes": ("vireid.recipes", None),  # the room itself, which can be called for the names in it
+    "records": ("vireid.datasets", "read"),
+    "score": ("vireid.evaluation.scoring", "score"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vireid' has no attribute '{name}'; it has {', '.join(__all__)}")
+    import importlib
+
+    module, attribute = _HOMES[name]
+    home = importlib.import_module(module)
+    return getattr(home, attribute) if attribute else home
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

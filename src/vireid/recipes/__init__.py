@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -65,8 +66,8 @@ def recipe(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def find_row(spec: str) -> tuple[ModuleType, str | None, Row]:
-    """`RECIPE` or `RECIPE:ROW` → (module, row name, row); without a row, the paper's own configuration.
+def find_row(spec: str) -> tuple[str, str | None, Row]:
+    """`RECIPE` or `RECIPE:ROW` → (recipe name, row name, row); without a row, the paper's own configuration.
 
     Raises:
         BadInput: unknown recipe, or unknown row of it.
@@ -74,10 +75,10 @@ def find_row(spec: str) -> tuple[ModuleType, str | None, Row]:
     name, colon, row = spec.partition(":")
     module = recipe(name)
     if not colon:
-        return module, None, Row(module.PAPER)
+        return name, None, Row(module.PAPER)
     if row not in module.ROWS:
         raise unknown(f"row of {name}", row, module.ROWS)
-    return module, row, module.ROWS[row]
+    return name, row, module.ROWS[row]
 
 
 def build(name: str, config: Any, identities: int, *, pretrained: bool) -> nn.Module:
@@ -103,3 +104,13 @@ def build(name: str, config: Any, identities: int, *, pretrained: bool) -> nn.Mo
         )
         weights.load_trunk(state, list(network.stems.copies.values()), network.stages)
     return network
+
+
+class _Room(ModuleType):
+    """Lets `vireid.recipes()` list the recipes, while `vireid.recipes.agw` stays the module of one."""
+
+    def __call__(self) -> tuple[str, ...]:
+        return recipes()
+
+
+sys.modules[__name__].__class__ = _Room

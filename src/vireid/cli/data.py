@@ -1,0 +1,97 @@
+"""`vireid data check` and `vireid data synthesise`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vireid.cli import console
+from vireid.data.errors import BadInput
+from vireid.data.size import Size
+
+LAYOUTS = ("sysu-mm01", "regdb", "llcm")
+
+
+def register(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb group."""
+    group = verbs.add_parser("data", help="look after data sets", description="Look after data sets.")
+    group.set_defaults(run=lambda options: group.print_help())
+    nouns = group.add_subparsers(dest="noun", metavar="VERB")
+
+    check = nouns.add_parser(
+        "check",
+        help="the dataset doctor",
+        description="Count files, identities and cameras "
+        "against what was published, and name every file that cannot be used.",
+    )
+    check.add_argument("data", metavar="LAYOUT:PATH", help="e.g. sysu-mm01:/data/SYSU-MM01")
+    check.add_argument("--trial", type=console.count, default=1, help="RegDB split, 1 to 10 (default 1)")
+    check.add_argument("--decode", action="store_true", help="also decode every picture (minutes)")
+    check.add_argument("--json", metavar="FILE", help="write what was found as JSON")
+    check.set_defaults(run=run_check)
+
+    make = nouns.add_parser(
+        "synthesise",
+        help="write a generated world",
+        description="Write a generated world of people seen by visible and infrared cameras, in a published layout.",
+    )
+    make.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
+    make.add_argument("--layout", required=True, metavar="LAYOUT", choices=LAYOUTS, help=", ".join(LAYOUTS))
+    make.add_argument("--identities", type=console.count, default=100, metavar="N", help="people (default 100)")
+    make.add_argument("--pictures", type=console.count, metavar="N", help="pictures per person and camera")
+    make.add_argument("--published-counts", action="store_true", help="as many people and pictures as were published")
+    make.add_argument("--seed", type=console.count, default=0, metavar="S", help="the same seed gives the same files")
+    make.add_argument("--size", type=Size.parse, default=Size(288, 144), metavar="HxW", help="default 288x144")
+    make.add_argument("--difficulty", type=float, default=0.5, metavar="D", help="0 easy to 1 hard (default 0.5)")
+    for factor, meaning in FACTORS.items():
+        make.add_argument(f"--{factor.replace('_', '-')}", type=float, metavar="X", help=f"{meaning}, 0 to 1")
+    make.add_argument("--workers", type=console.count, metavar="N", help="processes (default: one per core)")
+    make.set_defaults(run=run_synthesise)
+
+
+FACTORS = {
+    "colour_shortcut": "how well colour alone tells people apart among visible pictures",
+    "look_alikes": "how many share body and garments but for a detail",
+    "one_sided_detail": "how much is seen from one side only",
+    "sensor_gap": "how far the two kinds of sensor differ",
+    "occlusion": "how often people are cut or hidden",
+}
+
+
+def run_check(options: argparse.Namespace) -> None:
+    """Print the checkup."""
+    from vireid import datasets
+
+    layout, root = datasets.parse_source(options.data)
+    with console.progress("checking") as progress:
+        checkup = datasets.check(layout, root, trial=options.trial, decode=options.decode, progress=progress)
+    print("\n".join(checkup.lines()))
+    console.write_json(options.json, checkup.to_json())
+
+
+def run_synthesise(options: argparse.Namespace) -> None:
+    """Write the world and say what is in it."""
+    from vireid.synthesis.world import World, write_world
+
+    factors = {name: getattr(options, name) for name in FACTORS}
+    world = World(options.identities, seed=options.seed, difficulty=options.difficulty, **factors)
+    if options.pictures == 0:
+        raise BadInput("--pictures takes a whole number of 1 or more")
+    with console.progress("rendering") as progress:
+        summary = write_world(
+            options.directory,
+            world,
+            layout=options.layout,
+            size=options.size,
+            pictures=options.pictures,
+            published_counts=options.published_counts,
+            workers=options.workers,
+            progress=progress,
+        )
+    print(f"{options.layout}:{options.directory}")
+    for name, value in summary.items():
+        print(
+            f"  {name.replace('_', ' ')}: {value:,}"
+            if isinstance(value, int)
+            else f"  {name.replace('_', ' ')}: {value}"
+        )

@@ -1,0 +1,74 @@
+"""The program `vireid`: finds the verb, runs it, and turns a user's mistake into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from vireid.cli import data, demo, evaluate, report, tables, train
+from vireid.data.errors import BadInput, unknown
+
+GROUPS = (demo, data, train, evaluate, tables, report)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one sentence that names the choices, and options are never abbreviated."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message.rstrip('.')}; '{self.prog} --help' lists what it takes")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise unknown(action.metavar or action.dest or "choice", str(value), [str(c) for c in action.choices])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line. Building it imports nothing heavy: `vireid --help` answers at once."""
+    top = _Parser(prog="vireid", description="Visible-infrared person re-identification: train, evaluate, report.")
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    for group in GROUPS:
+        group.register(verbs)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 when done, 2 for a user's mistake (one sentence on standard error), 130 when interrupted. Anything else that
+        escapes is our mistake: Python prints its traceback and exits with 1.
+    """
+    top = parser()
+    try:
+        options = top.parse_args(arguments)
+        if options.version:
+            from importlib.metadata import version
+
+            print(f"vireid {version('vireid')}")
+        elif options.verb is None:
+            top.print_help()
+        else:
+            options.run(options)
+        sys.stdout.flush()
+    except BadInput as mistake:
+        print(f"vireid: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vireid: interrupted; what was saved is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (a pager, head) closed early; let Python's own flush at exit find nothing to complain about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""`vireid train`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from vireid.cli import console
+from vireid.data.errors import BadInput
+
+
+def register(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "train",
+        help="train a recipe",
+        description="Train a recipe, or one row of its paper's "
+        "tables. The run directory holds everything needed to explain, resume and test it.",
+    )
+    verb.add_argument("recipe", metavar="RECIPE[:ROW]", help="e.g. agw or agw:channel-augmentation; see vireid rows")
+    verb.add_argument("--data", required=True, metavar="LAYOUT:PATH", help="e.g. sysu-mm01:/data/SYSU-MM01")
+    verb.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="the run directory")
+    verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint, or start if there is none")
+    verb.add_argument(
+        "--set",
+        dest="sets",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of the configuration, e.g. epochs=20 size=128x64 optimiser.lr=0.05",
+    )
+    verb.add_argument("--trial", type=console.count, default=1, help="RegDB split, 1 to 10 (default 1)")
+    verb.add_argument("--workers", type=console.count, default=2, metavar="N", help="loading processes (default 2)")
+    verb.add_argument("--cache", type=Path, metavar="DIR", help="keep resized pictures here for later epochs and runs")
+    verb.add_argument("--checkpoint-steps", type=console.count, metavar="N", help="also save every N steps")
+    verb.add_argument("--skip-unreadable", action="store_true", help="replace pictures that cannot be read, and say so")
+    verb.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train and leave a run directory."""
+    command = "vireid " + " ".join(sys.argv[1:])
+    train(
+        options.recipe,
+        options.data,
+        options.directory,
+        sets=options.sets,
+        resume=options.resume,
+        trial=options.trial,
+        workers=options.workers,
+        cache=options.cache,
+        checkpoint_steps=options.checkpoint_steps,
+        skip_unreadable=options.skip_unreadable,
+        command=command,
+    )
+
+
+def train(
+    spec: str,
+    source: str,
+    directory: Path,
+    *,
+    sets: list[str],
+    resume: bool = False,
+    trial: int = 1,
+    workers: int = 2,
+    cache: Path | None = None,
+    checkpoint_steps: int | None = None,
+    skip_unreadable: bool = False,
+    command: str = "",
+) -> None:
+    """Read, build, train: what `vireid train` does, for the other verbs that train.
+
+    Raises:
+        BadInput: whatever the user can get wrong; nothing that was there before is lost.
+    """
+    from vireid import datasets, recipes
+    from vireid.data.cache import PictureCache
+    from vireid.data.loading import training_batches
+    from vireid.data.sampling import ModalityBalancedSampler
+    from vireid.training.configuration import with_fields
+    from vireid.training.loop import accelerator_for, seed_everything
+    from vireid.training.loop import train as fit
+    from vireid.training.run import held
+
+    recipe, row_name, row = recipes.find_row(spec)
+    config = with_fields(row.config, sets)
+    layout, root = datasets.parse_source(source)
+    records = datasets.training_rows(datasets.read(layout, root, trial=trial))
+    labels, identities = records.labels()
+    facts = {"recipe": recipe, "row": row_name, **describe(sets, config, records, len(identities), command)}
+
+    accelerator = accelerator_for(config.precision)
+    sampler = ModalityBalancedSampler(
+        labels,
+        records.modality,
+        identities_per_batch=config.identities_per_batch,
+        visible_per_identity=config.visible_per_identity,
+        infrared_per_identity=config.infrared_per_identity,
+        epoch_length=config.epoch_length,
+        seed=config.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    seed_everything(config.seed)
+    network = recipes.build(recipe, config, len(identities), pretrained=True)
+    kept = PictureCache(cache, records, config.size) if cache else None
+    skipped: set[str] = set()
+
+    def batches(epoch: int, first_step: int):
+        return training_batches(
+            records,
+            size=config.size,
+            sampler=sampler,
+            labels=labels,
+            augment=config.augmentation(),
+            epoch=epoch,
+            first_step=first_step,
+            seed=config.seed,
+            workers=workers,
+            cache=kept,
+            skip_unreadable=skip_unreadable,
+            on_skip=lambda path: _say_once(path, skipped),
+        )
+
+    with held(directory):
+        started = begin(directory, facts, resume=resume)
+        fit(
+            network,
+            config,
+            started,
+            batches,
+            steps=sampler.steps,
+            accelerator=accelerator,
+            resume=resume,
+            checkpoint_steps=checkpoint_steps,
+        )
+    print(f"trained {spec} for {config.epochs} epochs: {directory}")
+
+
+def describe(sets: list[str], config: Any, records: Any, identities: int, command: str) -> dict[str, Any]:
+    """What `run.json` says besides the recipe's name."""
+    from vireid import datasets
+    from vireid.data.modality import Modality
+    from vireid.training.configuration import to_json
+    from vireid.training.run import surroundings
+
+    visible = int((records.modality == Modality.VISIBLE).sum())
+    return {
+        "set": sets,
+        "seed": config.seed,
+        "config": to_json(config),
+        "command": command,
+        "data": {
+            "layout": records.layout,
+            "root": str(Path(records.root).resolve()),
+            "fingerprint": records.fingerprint(),
+            "trial": records.trial,
+            "identities": identities,
+            "visible": visible,
+            "infrared": len(records) - visible,
+            "generated": datasets.generated(records.root),
+        },
+        **surroundings(),
+    }
+
+
+def begin(directory: Path, facts: dict[str, Any], *, resume: bool):
+    """The new run, or the one to go on with.
+
+    Raises:
+        BadInput: the run there was made with another configuration or other data.
+    """
+    from vireid.training.run import create, open_run
+
+    if not (resume and (directory / "run.json").exists()):
+        return create(directory, facts)
+    old = open_run(directory)
+    for name in ("recipe", "config"):
+        if old.facts[name] != facts[name]:
+            changed = [key for key in facts["config"] if facts["config"][key] != old.facts["config"].get(key)]
+            what = f"recipe '{old.facts['recipe']}'" if name == "recipe" else f"other values of {', '.join(changed)}"
+            raise BadInput(f"{directory} was begun with {what}; give the same ones to --resume, or another --run")
+    if old.facts["data"]["fingerprint"] != facts["data"]["fingerprint"]:
+        raise BadInput(
+            f"{directory} was begun on other data (fingerprint {old.facts['data']['fingerprint']}, trial "
+            f"{old.facts['data']['trial']}; now {facts['data']['fingerprint']}, trial {facts['data']['trial']})"
+        )
+    return old
+
+
+def _say_once(path: str, said: set[str]) -> None:
+    if path not in said:
+        said.add(path)
+        print(f"skipped, cannot be read: {path}", file=sys.stderr)

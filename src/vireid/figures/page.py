@@ -1,0 +1,228 @@
+"""One or several runs as one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from vireid.data.errors import BadInput
+from vireid.data.pictures import read_picture
+from vireid.data.size import Size
+from vireid.evaluation.report import Report, incomparable
+from vireid.figures import charts
+from vireid.model import configuration
+from vireid.recipes import recipe
+from vireid.training.configuration import differences
+from vireid.training.run import Run
+
+COLUMNS = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "rank20": "Rank-20", "map": "mAP", "minp": "mINP"}
+THUMBNAIL = Size(96, 48)
+
+# Two-sided 95 % points of Student's t for 1, 2, … degrees of freedom; past the end the normal's 1.96 is close enough.
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One file of `RUN/reports`."""
+
+    report: Report
+    measured: dict[str, Any]
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", sheet: bytes | None = None) -> Path:
+    """Write the page.
+
+    Args:
+        out: the HTML file; replaced whole or not at all.
+        runs: run directories, each trained and tested.
+        title: the page's heading.
+        sheet: a PNG or JPEG to show as what the pictures look like.
+
+    Raises:
+        BadInput: no run has a report yet, or the file cannot be written.
+    """
+    kept = {run.path: read_reports(run) for run in runs}
+    if not any(kept.values()):
+        raise BadInput(f"no reports in {', '.join(str(run.path) for run in runs)}; run vireid test first")
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
+        "page.html"
+    )
+    protocols = list(dict.fromkeys(k.report.protocol for reports in kept.values() for k in reports))
+    text = page.render(
+        title=title,
+        generated=any(k.measured["generated"] for reports in kept.values() for k in reports),
+        warnings=_warnings([k.report for reports in kept.values() for k in reports if not k.measured["untrained"]]),
+        columns=COLUMNS,
+        tables=[_protocol_table(protocol, runs, kept) for protocol in protocols],
+        runs=[_run_section(run, kept[run.path]) for run in runs],
+        sheet=_data_address(sheet) if sheet else None,
+    )
+    unfinished = out.with_name(out.name + ".unfinished")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, out)
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error.strerror}") from error
+    return out
+
+
+def read_reports(run: Run) -> list[Kept]:
+    """What `vireid test` kept in the run; files that are not of its form are passed over."""
+    found = []
+    for file in sorted(run.reports.glob("*.json")) if run.reports.is_dir() else ():
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            found.append(Kept(Report.from_json(stored["report"]), stored["measured"], stored["examples"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Mean and half-width of its 95 % interval (Student's t) over runs that differ in the seed; None for one value.
+
+    >>> mean, half = interval([50.0, 52.0, 54.0])
+    >>> round(mean, 3), round(half, 3)
+    (52.0, 4.969)
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    mean = sum(values) / n
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean, (_T95[n - 2] if n - 2 < len(_T95) else 1.96) * deviation / math.sqrt(n)
+
+
+def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Kept]]) -> dict[str, Any]:
+    rows, curves, chance = [], {}, math.nan
+    by_setting: dict[str, list[Report]] = {}
+    for run in runs:
+        for one in kept[run.path]:
+            if one.report.protocol != protocol:
+                continue
+            name = _name(run, one)
+            rows.append(
+                {"name": name, "report": one.report, "values": _cells(one.report), "faint": one.measured["untrained"]}
+            )
+            curves[name] = [(k, getattr(one.report, f"rank{k}")) for k in (1, 5, 10, 20)]
+            chance = one.report.chance_rank1
+            if not one.measured["untrained"]:
+                by_setting.setdefault(_setting(run, one), []).append(one.report)
+    for setting, reports in by_setting.items():
+        if len(reports) > 1:
+            values = [interval([getattr(r, name) for r in reports]) for name in COLUMNS]
+            cells = [f"{v[0]:.2f} ± {v[1]:.2f}" for v in values if v]
+            name = f"{setting}: mean of {len(reports)} seeds, 95 % interval"
+            rows.append({"name": name, "report": None, "values": cells, "faint": False})
+    chart = charts.lines(curves, x="rank", y="CMC, %", y_range=(0, 100), ticks_x=(1, 5, 10, 20))
+    return {
+        "protocol": protocol,
+        "rows": rows,
+        "chance": None if math.isnan(chance) else f"{chance:.2f}",
+        "chart": chart,
+    }
+
+
+def _run_section(run: Run, kept: list[Kept]) -> dict[str, Any]:
+    name, config = configuration(run)
+    epochs = run.epochs()
+    terms: dict[str, list[tuple[float, float]]] = {}
+    for line in epochs:
+        for term, value in line["terms"].items():
+            terms.setdefault(term, []).append((line["epoch"] + 1, value))
+    shown = next((k for k in kept if k.examples and not k.measured["untrained"]), None)
+    return {
+        "path": str(run.path),
+        "name": run.facts["recipe"] + (f":{run.facts['row']}" if run.facts["row"] else ""),
+        "chart": charts.lines(terms, x="epoch", y="terms of the objective"),
+        "epochs": len(epochs),
+        "facts": _facts(run),
+        "changed": differences(recipe(name).PAPER, config),
+        "config": json.dumps(run.facts["config"], indent=2, ensure_ascii=False),
+        "lists": _lists(shown) if shown else [],
+        "lists_protocol": shown.report.protocol if shown else None,
+    }
+
+
+def _facts(run: Run) -> dict[str, str]:
+    facts, data = run.facts, run.facts["data"]
+    hardware = facts["hardware"]
+    trial = f", trial {data['trial']}" if data["trial"] else ""
+    return {
+        "command": facts["command"],
+        "seed": str(facts["seed"]),
+        "data": f"{data['layout']}{trial}: {data['identities']} training identities, {data['visible']:,} visible and "
+        f"{data['infrared']:,} infrared pictures, fingerprint {data['fingerprint']}",
+        "started": facts["started"],
+        "hardware": f"{hardware['cores']} cores, {hardware['processor']}"
+        + (f", {', '.join(hardware['gpus'])}" if hardware["gpus"] else ", no GPU"),
+        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version),
+        "git commit": facts["git_commit"] or "installed package",
+    }
+
+
+def _lists(kept: Kept) -> list[dict[str, Any]]:
+    root = Path(kept.measured["root"])
+    found = []
+    for example in kept.examples:
+        query = _thumbnail(root / example["query"])
+        answers = [{"picture": _thumbnail(root / a["path"]), **a} for a in example["answers"]]
+        if query and any(answer["picture"] for answer in answers):
+            found.append({"query": query, "path": example["query"], "answers": answers})
+    return found
+
+
+def _thumbnail(file: Path) -> str | None:
+    """A small picture as a data address; None where the data have moved."""
+    from PIL import Image
+
+    try:
+        pixels = read_picture(file, THUMBNAIL)
+    except BadInput:
+        return None
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    return _data_address(buffer.getvalue())
+
+
+def _data_address(picture: bytes) -> str:
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def _cells(report: Report) -> list[str]:
+    many = len(report.trials) > 1
+    return [f"{getattr(report, n):.2f}" + (f" ± {report.std[n]:.2f}" if many else "") for n in COLUMNS]
+
+
+def _name(run: Run, kept: Kept) -> str:
+    if kept.measured["untrained"]:
+        return f"untrained ({run.path.name})"
+    extra = [" +flip" if kept.report.flip else "", f" +{kept.report.rerank}" if kept.report.rerank != "none" else ""]
+    return run.path.name + "".join(extra)
+
+
+def _setting(run: Run, kept: Kept) -> str:
+    """What runs that differ only in the seed have in common."""
+    config = {name: value for name, value in run.facts["config"].items() if name != "seed"}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:6]
+    row = f":{run.facts['row']}" if run.facts["row"] else ""
+    return f"{run.facts['recipe']}{row} (settings {digest}{', flip' if kept.report.flip else ''})"
+
+
+def _warnings(reports: list[Report]) -> list[str]:
+    return list(dict.fromkeys([*incomparable(reports), *(f"{r.protocol}: {w}" for r in reports for w in r.warnings)]))
