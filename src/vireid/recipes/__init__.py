@@ -6,6 +6,7 @@ gives a network with
 - `objective(batch) -> {term: scalar tensor}`,
 - `embed(images, modality) -> features`: N×3×H×W normalised images and N modalities to N×D, each of length one,
 - `new_parameters() -> [parameter]`: those that learn at the full rate,
+- `before_training(batches)`, only where a memory starts from the features of all training pictures,
 - `stems` (a `PerModality` of `Stem`s) and `stages` (`Stages`), so that ImageNet weights find their place.
 
 Nothing else has to be edited to add one.

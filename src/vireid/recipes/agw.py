@@ -30,6 +30,7 @@ from vireid.networks.pooling import GeM
 from vireid.networks.resnet import Stages, Stem, last_blocks, trunk_named
 from vireid.recipes import Row
 from vireid.training.configuration import check_common_fields
+from vireid.training.distributed import whole_batch
 from vireid.training.optim import SGD, WarmUpSteps
 
 # --- hyper-parameters -------------------------------------------------------------------------------------------------
@@ -151,9 +152,10 @@ class AGW(nn.Module):
         """Identity classification after the neck, triplet before it."""
         features = self.pooled(batch.images, batch.modality)
         logits = self.classifier(self.neck(features))
+        everybody, whose = whole_batch(features, batch.identity)
         return {
             "identity": cross_entropy(logits, batch.identity),
-            "triplet": weighted_regularised_triplet(features, batch.identity, negative_sign=self.negative_sign),
+            "triplet": weighted_regularised_triplet(everybody, whose, negative_sign=self.negative_sign),
         }
 
     def embed(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:

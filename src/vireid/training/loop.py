@@ -89,6 +89,7 @@ def train(
     *,
     steps: int,
     accelerator: Accelerator,
+    pictures: Callable[[], Iterable[Batch]] | None = None,
     resume: bool = False,
     checkpoint_steps: int | None = None,
     after_epoch: Callable[[int], dict[str, Any]] | None = None,
@@ -102,6 +103,8 @@ def train(
         batches: (epoch, first step) → this process's batches of that epoch from that step on.
         steps: steps per epoch.
         accelerator: from `accelerator_for`.
+        pictures: every training picture once, as at test time, for a recipe with a `before_training(pictures)` method
+            (a memory that starts from the features of all pictures); called once, before the first step.
         resume: continue from the run's last checkpoint, if it has one.
         checkpoint_steps: also save after every so many steps within an epoch.
         after_epoch: called with the epoch's number; what it returns is added to the epoch's log line.
@@ -117,6 +120,11 @@ def train(
     epoch, step, sums = 0, 0, {}
     if resume and run.checkpoint.exists():
         epoch, step, sums = _restore(run, model, optimiser, accelerator)
+
+    elif hasattr(model, "before_training"):
+        model.eval()
+        with torch.no_grad():
+            model.before_training(batch.to(accelerator.device) for batch in (pictures or tuple)())  # type: ignore[operator]
 
     def save(next_epoch: int, next_step: int, sums: dict[str, float]) -> None:
         states = gather_object([checkpoint.random_states()])  # one per process; a list of one when alone

@@ -1,0 +1,72 @@
+# The front door. Every target sets up what it needs in .venv and can be run again.
+# PYTHON chooses the interpreter (3.11 or newer): make install PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# On Linux, PyPI's plain torch is a CUDA build of several gigabytes. A machine without an NVIDIA driver gets the CPU
+# build instead: from where pip looks anyway if it is there, else from PyTorch's own index. TORCH=cuda or TORCH=cpu
+# decides by hand. The package itself pins nothing: a user's pip install vireid takes what fits their machine.
+TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+ifeq ($(TORCH),cpu)
+  export PIP_CONSTRAINT := $(CURDIR)/constraints/cpu.txt
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_PROGRESS_BAR := off
+export PIP_NO_INPUT := 1
+
+.PHONY: help install demo check test test-all bench docs clean
+
+help:
+	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
+	@echo "make test      the test suite (minutes on two cores)"
+	@echo "make check     lint, types, import direction, doctests, fast tests"
+	@echo "make test-all  the test suite with the slow tests"
+	@echo "make bench     the benchmarks, as ratios against baselines measured in the same run"
+	@echo "make docs      build the documentation into docs/_build"
+	@echo "make install   set up $(VENV) only"
+	@echo "make clean     remove what the other targets made"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints/cpu.txt
+	@echo "setting up $(VENV) with the $(TORCH) build of torch"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
+	@$(BIN)/python -m pip install -q "torch==$$(sed -n 's/^torch==//p' constraints/cpu.txt)+cpu" 2>$(VENV)/pip.log \
+	  || $(BIN)/python -m pip install -q --index-url $(CPU_INDEX) torch \
+	  || { cat $(VENV)/pip.log; exit 1; }
+endif
+	@$(BIN)/python -m pip install -q -e ".[dev]"
+	@touch $(READY)
+
+demo: install
+	$(BIN)/vireid demo --out demo
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q --doctest-modules src
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not process" tests
+
+test: install
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations 15
+
+test-all: install
+	$(BIN)/python -m pytest -n 2 --durations 15
+
+bench: install
+	@for area in benchmarks/*.py; do echo "== $$area"; $(BIN)/python $$area || exit 1; done
+
+docs: install
+	@$(BIN)/python -m pip install -q -e ".[docs]"
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
+clean:
+	rm -rf $(VENV) demo build dist docs/_build .pytest_cache .ruff_cache .hypothesis
