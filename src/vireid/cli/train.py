@@ -79,7 +79,7 @@ def train(
     """
     from vireid import datasets, recipes
     from vireid.data.cache import PictureCache
-    from vireid.data.loading import training_batches
+    from vireid.data.loading import TrainingLoader
     from vireid.data.sampling import ModalityBalancedSampler
     from vireid.training.configuration import with_fields
     from vireid.training.loop import accelerator_for, seed_everything
@@ -110,30 +110,27 @@ def train(
     kept = PictureCache(cache, records, config.size) if cache else None
     skipped: set[str] = set()
 
-    def batches(epoch: int, first_step: int):
-        return training_batches(
-            records,
-            size=config.size,
-            sampler=sampler,
-            labels=labels,
-            augment=config.augmentation(),
-            epoch=epoch,
-            first_step=first_step,
-            seed=config.seed,
-            workers=workers,
-            cache=kept,
-            skip_unreadable=skip_unreadable,
-            on_skip=lambda path: _say_once(path, skipped),
-        )
-
+    loader = TrainingLoader(
+        records,
+        size=config.size,
+        sampler=sampler,
+        labels=labels,
+        augment=config.augmentation(),
+        seed=config.seed,
+        rank=accelerator.process_index,
+        workers=workers,
+        cache=kept,
+        skip_unreadable=skip_unreadable,
+        on_skip=lambda path: _say_once(path, skipped),
+    )
     with held(directory):
         started = begin(directory, facts, resume=resume)
         fit(
             network,
             config,
             started,
-            batches,
-            steps=sampler.steps,
+            loader.batches,
+            steps=loader.steps,
             accelerator=accelerator,
             resume=resume,
             checkpoint_steps=checkpoint_steps,

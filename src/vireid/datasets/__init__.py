@@ -6,9 +6,10 @@ A layout is a file of this folder that holds
     TRIALS: int                         how many ready-made splits it has
     EXPECTED: dict[str, int]            what it should hold, by the names that `doctor.counts` uses
 
-and is called by its file name, with hyphens: `sysu_mm01.py` → `sysu-mm01`. Adding a data set is adding such a file. Two
-things are optional: `looks_like(root) -> bool`, by which a mistaken layout is named, and a keyword `survey` of `read`,
-by which the doctor lists every missing file instead of hearing of the first.
+and is called by its file name, with hyphens: `sysu_mm01.py` → `sysu-mm01`. Adding a data set is adding such a file.
+Three things are optional: `looks_like(root) -> bool`, by which a mistaken layout is named; a keyword `survey` of `read`,
+by which the doctor lists every missing file instead of hearing of the first; and `TRAINING`, the splits that the field
+trains on where that is not `train` alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vireid.data.records import Records
 from vireid.datasets.doctor import Checkup, Progress, examine
 from vireid.datasets.tree import Survey
 
-__all__ = ["Checkup", "check", "layouts", "parse_source", "read"]
+__all__ = ["Checkup", "check", "generated", "layouts", "parse_source", "read", "training_rows"]
 
 
 @functools.cache
@@ -97,6 +98,27 @@ def check(
     records = _read(layout, Path(root), trial=trial, survey=survey)
     expected = _modules()[layout].EXPECTED
     return examine(records, expected=expected, survey=survey, decode=decode, progress=progress)
+
+
+def training_rows(records: Records) -> Records:
+    """The rows that the field trains on: for SYSU-MM01 `train` and `val` together, elsewhere `train`.
+
+    Raises:
+        BadInput: there are none.
+    """
+    splits = getattr(_modules()[records.layout], "TRAINING", ("train",))
+    rows = records.where(split=splits)
+    if not len(rows):
+        raise BadInput(f"{records.root} has no pictures to train on (splits {', '.join(splits)})")
+    return rows
+
+
+def generated(root: str | Path) -> bool:
+    """Whether the data are a generated world: its writer leaves a file that says so, see `synthesis.world`."""
+    return (Path(root) / GENERATED).is_file()
+
+
+GENERATED = "GENERATED.json"
 
 
 def _read(layout: str, root: Path, *, trial: int, survey: Survey | None) -> Records:

@@ -17,6 +17,7 @@ from vireid.data.records import Records
 from vireid.datasets.tree import Entry, Survey, Tree, assemble, folder_names, read_list
 
 TRIALS = 1
+TRAINING = ("train", "val")
 INFRARED_CAMERAS = (3, 6)
 LISTS = {"train": "exp/train_id.txt", "val": "exp/val_id.txt", "test": "exp/test_id.txt"}
 
