@@ -1,1 +1,5 @@
-"""A generated world of people seen by visible and infrared cameras."""
+"""A generated world of people seen by visible and infrared cameras, for demos, tests and studies without a licence."""
+
+from vireid.synthesis.world import World, attributes, contact_sheet, plan, render_person, write_world
+
+__all__ = ["World", "attributes", "contact_sheet", "plan", "render_person", "write_world"]

@@ -1,0 +1,297 @@
+"""Cameras: where they hang, what they look at, how they light it, and what their sensors make of it.
+
+A camera is drawn once (from the camera stream) and differs from all others in place, exposure and tone; a `View` is
+drawn for every picture (from the moment stream). Visible cameras see coloured daylight or lamps; infrared ones light
+the scene themselves, so that light fades with distance, gathers in a hot spot and blooms.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from vireid.synthesis import render as at
+from vireid.synthesis.garment import LUMA
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a camera hangs and what stands behind: shared by both sensors of one camera number.
+
+    Attributes:
+        height: of the camera, metres; distance: usual distance to people; wall: metres from people to the wall.
+        outdoor: daylight and greenery rather than lamps and panels.
+        visible, infrared: floor, second floor, wall and second wall colour, 4×3, for each modality.
+        tile, panel: metres of one repeat; rough: irregularity of floor and wall.
+        kind: of the wall (0 panels, 1 bricks, 2 greenery); phase: of its irregularities.
+    """
+
+    height: float
+    distance: float
+    wall: float
+    outdoor: bool
+    visible: np.ndarray
+    infrared: np.ndarray
+    tile: float
+    panel: float
+    rough: tuple[float, float]
+    kind: int
+    phase: float
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """How one camera in one modality renders light.
+
+    Attributes:
+        exposure: gain before the tone curve; gamma, contrast: of the tone curve.
+        balance: three gains (white balance).
+        saturation: of colours, 1 leaves them.
+        blur: standard deviation in picture heights; noise: at mid-grey; bloom, sharpen: strengths.
+        spot: centre (across, down) and width of the lamp's hot spot in the picture; ambient: other light, infrared.
+    """
+
+    infrared: bool
+    exposure: float
+    gamma: float
+    contrast: float
+    balance: tuple[float, float, float]
+    saturation: float
+    blur: float
+    noise: float
+    bloom: float
+    sharpen: float
+    spot: tuple[float, float, float]
+    ambient: float
+
+
+def draw_place(rng: np.random.Generator, nuisance: float) -> Place:
+    """A place; the easier the world, the more alike all places are."""
+    height, distance, wall, outdoor, tile, panel, rough, kind, phase = rng.random(9)
+    floor, back = 0.10 + 0.35 * rng.random(2), 0.12 + 0.5 * rng.random(2)
+    tint = 1.0 + 0.5 * nuisance * (rng.random((4, 3)) - 0.5)
+    other = rng.random((4, 1)) * [[0.5], [0.3], [0.6], [0.5]] + [[0.1], [0.08], [0.1], [0.05]]
+    is_outdoor = bool(outdoor < 0.5)
+    visible = np.array([[floor[0]], [floor[0] * 0.55], [back[0]], [back[1] * 0.6]]) * tint
+    if is_outdoor and kind < 0.6:  # leaves: green to the eye, very bright in the near infrared
+        visible[2:] = [[0.05, 0.10, 0.03], [0.16, 0.24, 0.09]] * tint[2:]
+        other[2:] = [[0.30], [0.62]]
+    return Place(
+        height=float(2.2 + nuisance * (3.2 * height - 1.0)),
+        distance=float(4.5 + nuisance * (5.0 * distance - 1.5)),
+        wall=float(1.5 + 5.0 * wall * nuisance + (3.0 if is_outdoor else 0.0)),
+        outdoor=is_outdoor,
+        visible=visible,
+        infrared=np.repeat(other, 3, axis=1),
+        tile=float(0.3 + 0.9 * tile),
+        panel=float(1.0 + 2.0 * panel),
+        rough=(float(0.10 + 0.25 * rough), float(0.05 + 0.2 * rough)),
+        kind=2 if is_outdoor and kind < 0.6 else 1 if kind < 0.75 else 0,
+        phase=float(6.3 * phase),
+    )
+
+
+def draw_sensor(rng: np.random.Generator, nuisance: float, gap: float, *, infrared: bool) -> Sensor:
+    """A sensor of one modality. Without a sensor gap an infrared sensor is a grey copy of a visible one."""
+    exposure, gamma, contrast, warm, saturation, blur, noise, bloom, sharpen, x, y, wide, ambient = rng.random(13)
+    warmth = 0.28 * nuisance * (warm - 0.5)
+    strange = gap if infrared else 0.0
+    return Sensor(
+        infrared=infrared,
+        exposure=float(np.exp(0.9 * nuisance * (exposure - 0.5))),
+        gamma=float(2.2 + 0.7 * nuisance * (gamma - 0.5)),
+        contrast=float(0.25 + 0.9 * nuisance * (contrast - 0.35)),
+        balance=(1.0, 1.0, 1.0) if infrared else (1.0 + warmth, 1.0, 1.0 - warmth),
+        saturation=float(1.0 + 0.5 * nuisance * (saturation - 0.6)),
+        blur=float(0.0010 + 0.0026 * nuisance * blur + 0.0012 * strange),
+        noise=float(0.006 + 0.018 * nuisance * noise + 0.022 * strange * (0.4 + noise)),
+        bloom=float(0.03 + strange * (0.15 + 0.35 * bloom)),
+        sharpen=float(0.3 * sharpen + 0.7 * strange * sharpen),
+        spot=(float(0.5 + 0.5 * (x - 0.5)), float(0.38 + 0.4 * (y - 0.5)), float(0.45 + 0.5 * wide)),
+        ambient=float(0.04 + 0.22 * ambient),
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture's circumstances: where the person stands, the light, and how loosely a detector cut the crop.
+
+    Attributes:
+        place: x and z of the person; shift: of the floor and wall textures.
+        distance, yaw, roll: metres and radians about the camera's usual stand.
+        light: direction (3) to the key light; strength of key and sky; exposure factor.
+        crop: centre offset (across, down) and zoom in crop sizes, and the aspect factor.
+        blur, noise: factors; cut: share of the figure cut away at the feet.
+    """
+
+    shift: tuple[float, float]
+    distance: float
+    roll: float
+    light: tuple[float, float, float]
+    key: float
+    sky: float
+    exposure: float
+    crop: tuple[float, float, float, float]
+    blur: float
+    noise: float
+    cut: float
+
+
+def draw_view(rng: np.random.Generator, place: Place, nuisance: float, occlusion: float) -> View:
+    """Circumstances of one picture."""
+    draws = rng.random(16)
+    turn, lift = 2 * math.pi * draws[4], 0.5 + 0.9 * draws[5]
+    cut = max(0.0, draws[14] - 0.78) if draws[15] < 0.6 * occlusion else 0.0
+    return View(
+        shift=(20.0 * draws[0], 20.0 * draws[1]),
+        distance=float(place.distance * (1.0 + 0.5 * nuisance * (draws[2] - 0.4))),
+        roll=float(0.07 * nuisance * (draws[3] - 0.5)),
+        light=(math.cos(turn) * math.cos(lift), math.sin(lift), math.sin(turn) * math.cos(lift)),
+        key=float(0.55 + nuisance * (1.5 * draws[6] - 0.55)) if place.outdoor else 0.35 + 0.4 * nuisance * draws[6],
+        sky=float(0.75 + 0.3 * nuisance * (draws[7] - 0.5)),
+        exposure=float(np.exp(0.6 * nuisance * (draws[8] - 0.5))),
+        crop=(
+            float(0.20 * nuisance * (draws[9] - 0.5)),
+            float(0.14 * nuisance * (draws[10] - 0.5)),
+            float(1.10 + 0.30 * nuisance * (draws[11] - 0.35)),
+            float(1.0 + 0.25 * nuisance * (draws[12] - 0.5)),
+        ),
+        blur=float(1.0 + nuisance * (1.2 * draws[13] - 0.4)),
+        noise=float(0.7 + 0.6 * draws[13]),
+        cut=float(cut),
+    )
+
+
+def setting(place: Place, sensor: Sensor, view: View, points: np.ndarray, gap: float) -> np.ndarray:
+    """The numbers the ray caster needs: camera, crop window, light, background.
+
+    Args:
+        points: N×3 joints of the person; the crop is set round their picture.
+        gap: 0 lights an infrared picture as a visible one, 1 by the camera's own lamp only.
+
+    Returns:
+        `render.SETTING` float64.
+    """
+    numbers = np.zeros(at.SETTING)
+    eye = np.array([0.0, place.height, view.distance])
+    forward = np.array([0.0, 0.95 - place.height, -view.distance])
+    forward /= np.linalg.norm(forward)
+    right = np.array([math.cos(view.roll), math.sin(view.roll), 0.0])
+    right -= (right @ forward) * forward
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    numbers[at.CAMERA : at.WINDOW] = *eye, *forward, *right, *up
+    numbers[at.WINDOW : at.KEY] = _window(points, eye, forward, right, up, view)
+    _light(numbers, place, sensor, view, gap)
+    colours = place.infrared * gap + (1 - gap) * (place.visible @ LUMA)[:, None] if sensor.infrared else place.visible
+    numbers[at.FLOOR : at.TILE] = colours[:2].ravel()
+    numbers[at.WALL : at.PANEL] = colours[2:].ravel()
+    numbers[at.TILE], numbers[at.PANEL] = place.tile, place.panel
+    numbers[at.FLOOR_ROUGH], numbers[at.WALL_ROUGH] = place.rough
+    numbers[at.WALL_AT], numbers[at.WALL_KIND], numbers[at.WALL_PHASE] = -place.wall, place.kind, place.phase
+    numbers[at.SHIFT_X], numbers[at.SHIFT_Z] = view.shift
+    feet = points[points[:, 1].argmin()]
+    numbers[at.SHADOW], numbers[at.FEET_X], numbers[at.FEET_Z] = 0.55, 0.5 * feet[0], 0.5 * feet[2]
+    return numbers
+
+
+def _window(
+    points: np.ndarray, eye: np.ndarray, forward: np.ndarray, right: np.ndarray, up: np.ndarray, view: View
+) -> tuple[float, float, float, float]:
+    """Left, top, width and height of the crop on the image plane, as a loose detector would draw it."""
+    seen = points - eye
+    depth = seen @ forward
+    across, down = seen @ right / depth, -(seen @ up) / depth
+    margin = 0.13 / float(depth.mean())
+    top, bottom = down.min() - margin, down.max() + 0.6 * margin
+    bottom -= view.cut * (bottom - top)
+    tall = (bottom - top) * view.crop[2]
+    broad = 0.5 * tall * view.crop[3]
+    x = 0.5 * (across.min() + across.max()) + view.crop[0] * broad
+    y = 0.5 * (top + bottom) + view.crop[1] * tall
+    if view.cut > 0.0:
+        y = min(y, bottom - 0.5 * tall)
+    return float(x - 0.5 * broad), float(y - 0.5 * tall), float(broad), float(tall)
+
+
+def _light(numbers: np.ndarray, place: Place, sensor: Sensor, view: View, gap: float) -> None:
+    """Daylight or lamps for visible pictures; a lamp beside the camera and a little ambient light for infrared."""
+    warm = np.array([1.06, 1.0, 0.90]) if place.outdoor else np.array([1.03, 1.0, 0.94])
+    cool = np.array([0.93, 1.0, 1.10]) if place.outdoor else np.ones(3)
+    ground = 0.35 * view.sky * (place.visible[0] + 0.15)
+    numbers[at.KEY : at.KEY_LIGHT] = view.light
+    key, sky = view.key * warm, view.sky * cool
+    if sensor.infrared:
+        # The camera's own lamp takes over as the gap opens; sunlight holds infrared too, hence the ambient rest.
+        rest = 1.0 - gap * (1.0 - sensor.ambient)
+        key, sky, ground = (np.full(3, rest * float(LUMA @ light)) for light in (key, sky, ground))
+        distance = math.hypot(view.distance, place.height - 1.0)
+        numbers[at.ACTIVE], numbers[at.REACH] = 1.15 * gap, distance
+        numbers[at.SPOT_X : at.REACH] = sensor.spot
+    numbers[at.KEY_LIGHT : at.SKY], numbers[at.SKY : at.GROUND], numbers[at.GROUND : at.ACTIVE] = key, sky, ground
+
+
+@njit(cache=True)
+def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
+    """A picture (H×W×C float32) under a Gaussian of `sigma` pixels, edges repeated."""
+    if sigma < 0.15:
+        return picture
+    reach = math.ceil(2.5 * sigma)
+    weights = np.zeros(2 * reach + 1, dtype=np.float32)
+    for i in range(-reach, reach + 1):
+        weights[i + reach] = math.exp(-0.5 * (i / sigma) ** 2)
+    weights /= weights.sum()
+    height, width, channels = picture.shape
+    first, second = np.zeros_like(picture), np.zeros_like(picture)
+    for y in range(height):
+        for i in range(-reach, reach + 1):
+            source = min(max(y + i, 0), height - 1)
+            for x in range(width):
+                for c in range(channels):
+                    first[y, x, c] += weights[i + reach] * picture[source, x, c]
+    for y in range(height):
+        for x in range(width):
+            for i in range(-reach, reach + 1):
+                source = min(max(x + i, 0), width - 1)
+                for c in range(channels):
+                    second[y, x, c] += weights[i + reach] * first[y, source, c]
+    return second
+
+
+def develop(light: np.ndarray, sensor: Sensor, view: View, rng: np.random.Generator) -> np.ndarray:
+    """What the sensor makes of linear light: bloom, blur, noise, sharpening and the tone curve.
+
+    Args:
+        light: H×W×3 float32, linear, 0 upwards.
+        rng: draws the noise.
+
+    Returns:
+        H×W×3 uint8; three equal channels where the sensor is infrared.
+    """
+    height = len(light)
+    if sensor.infrared:
+        light = light[:, :, :1]
+    else:
+        grey = light @ LUMA.astype(np.float32)
+        light = np.maximum(grey[:, :, None] + sensor.saturation * (light - grey[:, :, None]), 0.0)
+        light = light * np.array(sensor.balance, dtype=np.float32)
+    # Cameras meter for the whole scene, so exposure follows the picture's own mean, imperfectly.
+    metered = light * np.float32(0.26 * sensor.exposure * view.exposure / (0.08 + float(light.mean())))
+    glow = np.minimum(np.maximum(metered - np.float32(0.75), 0.0), 3.0)
+    small = glow[::4, ::4] if min(glow.shape[:2]) >= 32 else glow
+    halo = blurred(np.ascontiguousarray(small), 0.022 * height / (4 if small is not glow else 1))
+    if small is not glow:
+        halo = halo.repeat(4, axis=0)[:height].repeat(4, axis=1)[:, : light.shape[1]]
+    sigma = sensor.blur * view.blur * height
+    picture = blurred(np.ascontiguousarray(metered + np.float32(sensor.bloom) * halo), sigma)
+    tone = np.clip(picture, 0.0, 1.0) ** np.float32(1.0 / sensor.gamma)
+    tone = tone + np.float32(sensor.contrast) * (tone * tone * (3.0 - 2.0 * tone) - tone)
+    if sensor.sharpen > 0.05:
+        tone = tone + np.float32(sensor.sharpen) * (tone - blurred(tone, 1.2 * sigma + 0.002 * height))
+    amount = np.float32(sensor.noise * view.noise) * (1.3 - tone)
+    tone = tone + amount * rng.standard_normal(tone.shape, dtype=np.float32)
+    byte = np.clip(np.rint(255.0 * tone), 0, 255).astype(np.uint8)
+    return np.repeat(byte, 3, axis=2) if sensor.infrared else byte
