@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (see FORMATS)
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.size import Size
@@ -37,7 +37,9 @@ FILTERS = {
 PICTURE_LIMITS = {"pixels": 64_000_000, "bytes": 512 * 2**20}
 
 # Formats with a plain raster inside (JPEG stands for MPO, too). Pillow reads more; some of those start other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
+# The last two have to be imported: to find a name that is not registered, Pillow would load every plugin it has, which
+# costs seconds in each worker.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "PPM", "GIF", "TIFF", "WEBP")
 STARTS = (
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",
