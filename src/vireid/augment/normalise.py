@@ -9,6 +9,26 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
+class Normaliser:
+    """`(value - mean) / std` per channel, one picture at a time, for pictures of one number type on one device.
+
+    One picture at a time because its half megabyte then stays in the cache from one pass to the next.
+
+    Args:
+        dtype: of the values: an integer type stands for 0..255, a floating-point type for 0..1.
+        device: where the pictures are.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        std = torch.tensor(STD, device=device)[:, None, None]
+        self.scale = 1 / (std * (1 if dtype.is_floating_point else 255))
+        self.shift = torch.tensor(MEAN, device=device)[:, None, None] / std
+
+    def write(self, image: torch.Tensor, source: torch.Tensor) -> None:
+        """Write `source` (3×H×W), normalised, into `image` (3×H×W float32); they may be the same."""
+        image.copy_(source).mul_(self.scale).sub_(self.shift)
+
+
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """`(value - mean) / std` for each channel.
 
@@ -18,14 +38,10 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     Returns:
         N×3×H×W float32, new memory.
     """
-    highest = 1.0 if images.is_floating_point() else 255.0
-    std = torch.tensor(STD, device=images.device)[:, None, None]
-    mean = torch.tensor(MEAN, device=images.device)[:, None, None]
-    scale, shift = 1 / (highest * std), mean / std
+    normaliser = Normaliser(images.dtype, images.device)
     result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    # One image after another: its half megabyte stays in the cache from one pass to the next.
     for image, source in zip(result, images, strict=True):
-        image.copy_(source).mul_(scale).sub_(shift)
+        normaliser.write(image, source)
     return result
 
 

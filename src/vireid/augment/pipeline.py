@@ -4,54 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
-from vireid.augment.normalise import normalise
+from vireid.augment.normalise import Normaliser
+from vireid.augment.operation import Augmentation, EachRow, Operation
 from vireid.data.modality import Modality
 
-
-class Operation(Protocol):
-    """Changes pictures at random, each row on its own.
-
-    It returns new memory, of the same shape and type, and leaves its argument as it was; everything random comes from
-    the generator, so the result is a function of the arguments.
-    """
-
-    def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor: ...
-
-
-@runtime_checkable
-class Editing(Operation, Protocol):
-    """An operation that can also change chosen rows where they stand, which saves the pipeline a copy."""
-
-    def edit(self, images: torch.Tensor, rows: Sequence[int], *, generator: torch.Generator) -> None: ...
+# What is still to be done to one picture: operations with what was drawn for it.
+Steps = list[tuple[Operation, Any]]
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """Geometry, normalisation, colour: what each modality's pictures go through in training.
 
-    The default does nothing but normalise, which is what pictures at test time get.
+    The default does nothing but normalise, which is what pictures at test time get. Each entry is an `Operation`, or
+    a plain function `(images, *, generator) -> images`, which is called on one row at a time.
 
     Attributes:
         geometry: on all rows' uint8 values, in this order.
-        visible_before: on visible rows' values of 0..1, before normalisation.
         visible: on visible rows' normalised values.
         infrared: on infrared rows' normalised values.
+        visible_before: on visible rows' values of 0..1, before normalisation.
     """
 
-    geometry: tuple[Operation, ...] = ()
-    visible: tuple[Operation, ...] = ()
-    infrared: tuple[Operation, ...] = ()
-    visible_before: tuple[Operation, ...] = ()
+    geometry: tuple[Operation | Augmentation, ...] = ()
+    visible: tuple[Operation | Augmentation, ...] = ()
+    infrared: tuple[Operation | Augmentation, ...] = ()
+    visible_before: tuple[Operation | Augmentation, ...] = ()
 
     def __call__(self, images: torch.Tensor, modality: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Augment and normalise one batch.
 
         Args:
-            images: N×3×H×W uint8, not changed.
+            images: N×3×H×W uint8, left as they are.
             modality: N int64, values of `Modality`; rows that are neither visible nor infrared get the geometry only.
             generator: where every draw comes from, one call per operation for all the rows it is for.
 
@@ -66,35 +54,50 @@ class Pipeline:
         if modality.shape != images.shape[:1]:
             raise ValueError(f"{len(images)} images need as many modalities, not {tuple(modality.shape)}")
         modalities = modality.tolist()
-        visible = [row for row, value in enumerate(modalities) if value == Modality.VISIBLE]
-        infrared = [row for row, value in enumerate(modalities) if value == Modality.INFRARED]
-        moved = self._moved(images, generator)
-        if self.visible_before:
-            moved = moved.float().div_(255)
-            for operation in self.visible_before:
-                _apply(operation, moved, visible, generator)
-        result = normalise(moved)
-        for operations, rows in ((self.visible, visible), (self.infrared, infrared)):
-            for operation in operations:
-                _apply(operation, result, rows, generator)
+        size = (images.shape[2], images.shape[3])
+        everyone = range(len(images))
+        visible = [row for row in everyone if modalities[row] == Modality.VISIBLE]
+        infrared = [row for row in everyone if modalities[row] == Modality.INFRARED]
+        geometry, before, after = ([Steps() for _ in everyone] for _ in range(3))
+        _plan(geometry, self.geometry, everyone, size, generator)
+        _plan(before, self.visible_before, visible, size, generator)
+        _plan(after, self.visible, visible, size, generator)
+        _plan(after, self.infrared, infrared, size, generator)
+
+        whole, unit = Normaliser(torch.uint8, images.device), Normaliser(torch.float32, images.device)
+        result = torch.empty(images.shape, device=images.device)
+        # All steps of a picture before the next picture's: it stays in the cache.
+        for image, source, moves, colours, covers in zip(result, images, geometry, before, after, strict=True):
+            if moves:
+                source = source.clone()
+                _carry_out(moves, source)
+            if colours:
+                image.copy_(source).div_(255)
+                _carry_out(colours, image)
+                unit.write(image, image)
+            else:
+                whole.write(image, source)
+            _carry_out(covers, image)
         return result
 
-    def _moved(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        moved = images
-        for operation in self.geometry:
-            if moved is not images and isinstance(operation, Editing):
-                operation.edit(moved, range(len(moved)), generator=generator)
-            else:
-                moved = operation(moved, generator=generator)
-        return moved
 
-
-def _apply(operation: Operation, images: torch.Tensor, rows: Sequence[int], generator: torch.Generator) -> None:
-    """Apply to these rows of `images`, in place."""
+def _plan(
+    steps: list[Steps],
+    operations: Sequence[Operation | Augmentation],
+    rows: Sequence[int],
+    size: tuple[int, int],
+    generator: torch.Generator,
+) -> None:
+    """Draw for these rows and note it in their steps."""
     if not rows:
         return
-    if isinstance(operation, Editing):
-        operation.edit(images, rows, generator=generator)
-    else:
-        chosen = torch.tensor(rows)
-        images[chosen] = operation(images[chosen], generator=generator)
+    for operation in operations:
+        stepwise = operation if isinstance(operation, Operation) else EachRow(operation)
+        drawn = stepwise.draw(len(rows), size=size, generator=generator)
+        for row, what in zip(rows, drawn, strict=True):
+            steps[row].append((stepwise, what))
+
+
+def _carry_out(steps: Steps, image: torch.Tensor) -> None:
+    for operation, drawn in steps:
+        operation.change(image, drawn)
