@@ -133,7 +133,7 @@ def test_json_and_lines_tell_the_same(trees, tmp_path):
     for name in ("0001.jpg", "0002.jpg"):
         (root / "cam1" / "0001" / name).write_bytes(b"")
     checkup = datasets.check("sysu-mm01", root)
-    told = json.loads(checkup.to_json())
+    told = json.loads(json.dumps(checkup.to_json()))
     assert told["usable"] == 58 and told["layout"] == "sysu-mm01" and told["counts"] == checkup.counts
     assert {"kind": "empty", "path": "cam1/0001/0001.jpg", "detail": "has no bytes"} in told["problems"]
     text = "\n".join(checkup.lines(shown=1))

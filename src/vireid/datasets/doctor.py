@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,23 +66,19 @@ class Checkup:
     decoded: bool
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> str:
-        """All of it as a JSON object; problems are objects with `kind`, `path` and `detail`."""
-        return json.dumps(
-            {
-                "layout": self.layout,
-                "root": str(self.root),
-                "counts": self.counts,
-                "expected": self.expected,
-                "differences": self.differences,
-                "problems": [problem._asdict() for problem in self.problems],
-                "usable": self.usable,
-                "decoded": self.decoded,
-                "notes": list(self.notes),
-            },
-            indent=2,
-            ensure_ascii=False,
-        )
+    def to_json(self) -> dict[str, Any]:
+        """All of it in JSON's types; problems are objects with `kind`, `path` and `detail`."""
+        return {
+            "layout": self.layout,
+            "root": str(self.root),
+            "counts": self.counts,
+            "expected": self.expected,
+            "differences": self.differences,
+            "problems": [problem._asdict() for problem in self.problems],
+            "usable": self.usable,
+            "decoded": self.decoded,
+            "notes": list(self.notes),
+        }
 
     def lines(self, *, shown: int = 5) -> list[str]:
         """The same for people: counts, differences, and up to `shown` problems of each kind."""
