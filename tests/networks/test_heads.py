@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from tests.oracles import networks as oracle
 from vireid.data.errors import BadInput
-from vireid.networks.attention import NonLocal
+from vireid.networks.attention import CBAM, NonLocal
 from vireid.networks.heads import BNNeck, Classifier
 from vireid.networks.parts import Parts, stripes
 from vireid.networks.pooling import AveragePool, GeM
@@ -162,6 +163,60 @@ def test_non_local_counts_with_resnet50(width, form, published):
         }
         parts = (Stem("resnet50"), Stages("resnet50", inserted=inserted), BNNeck(2048))
     assert round(sum(p.numel() for part in parts for p in part.parameters()) / 1e6, 3) == published
+
+
+def test_cbam_against_the_oracle():
+    torch.manual_seed(0)
+    block = CBAM(4, ratio=2).double()
+    x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
+    first, last = (block.channels[i].weight.detach() for i in (0, 2))
+    expected = torch.stack([oracle.cbam(image, first, last, block.positions.weight.detach()[0]) for image in x])
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_cbam_count_with_resnet50():
+    with torch.device("meta"):
+        plain = Stages("resnet50")
+        everywhere = last_blocks(plain.blocks, plain.blocks)
+        within = {(number, index): CBAM(plain.channels[number - 1]) for number, index in everywhere}
+        parts = (Stem("resnet50"), Stages("resnet50", within=within), BNNeck(2048))
+    assert round(sum(p.numel() for part in parts for p in part.parameters()) / 1e6, 3) == 26.029
+
+
+def test_a_trunk_with_every_kind_of_attention_learns_in_every_parameter():
+    torch.manual_seed(0)
+    stages = Stages("tiny", inserted={(2, 0): NonLocal(64, inner=8)}, within={(1, 0): CBAM(32), (4, 0): CBAM(256)})
+    nn.init.ones_(stages.inserted["stage2_block0"].bn.weight)
+    pool = GeM(learnable=True)
+    head = nn.Sequential(BNNeck(256), Classifier(256, 5))
+    logits = head(pool(stages(torch.randn(8, 32, 16, 8))["stage4"]))
+    nn.functional.cross_entropy(logits, torch.arange(8) % 5).backward()
+    silent = [
+        name
+        for module in (stages, pool, head)
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    ]
+    assert silent == []
+
+
+class _LastMap(nn.Module):
+    def __init__(self, stages):
+        super().__init__()
+        self.stages = stages
+
+    def forward(self, x):
+        return self.stages(x)["stage4"]
+
+
+@pytest.mark.parametrize("pool", [Parts(3), GeM(), GeM(learnable=True)], ids=repr)
+def test_a_trunk_can_be_exported(pool):
+    torch.manual_seed(0)
+    stages = Stages("tiny", inserted={(2, 0): NonLocal(64, inner=8)}, within={(1, 0): CBAM(32)})
+    network = nn.Sequential(Stem("tiny"), _LastMap(stages), pool).eval()
+    images = torch.randn(2, 3, 64, 32)
+    exported = torch.export.export(network, (images,)).module()
+    torch.testing.assert_close(exported(images), network(images), rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_form_names_the_choices():

@@ -99,10 +99,25 @@ def test_insertions_follow_their_block_and_keep_torchvisions_names():
     assert seen == [(1, 64, 16, 8), (1, 256, 4, 2)]
     assert not maps["stage1"].any()
     assert set(stages.state_dict()) == set(plain.state_dict())
-    with pytest.raises(ValueError, match="block 2 of stage 1"):
+    with pytest.raises(ValueError, match="no block 2 in stage 1"):
         Stages("resnet18", inserted={(1, 2): nn.Identity()})
     with pytest.raises(ValueError, match="stage 0"):
-        Stages("resnet18", inserted={(0, 0): nn.Identity()})
+        Stages("resnet18", within={(0, 0): nn.Identity()})
+
+
+@pytest.mark.parametrize("trunk", ["resnet18", "resnet50"])
+def test_what_is_within_a_block_acts_before_the_addition(trunk):
+    class Nothing(nn.Module):
+        def forward(self, x):
+            return x * 0
+
+    # With nothing left of the block's own path, only the shortcut's ReLU remains.
+    stages = Stages(trunk, within={(1, 1): Nothing()}).eval()
+    first, block, *rest = stages.get_submodule("layer1").children()
+    x = torch.randn(1, stages.channels[0], 8, 4)
+    assert torch.equal(block(x, stages.within["stage1_block1"]), x.relu())
+    start = torch.randn(1, 64, 8, 4)
+    torch.testing.assert_close(stages.stage(1, start), nn.Sequential(*rest)(first(start)))
 
 
 def test_last_blocks():

@@ -30,14 +30,14 @@ def _trunk(**options):
 
 def _loaded(stem, stages):
     found = {**stem.state_dict(), **stages.state_dict()}
-    return {key: value for key, value in found.items() if not key.startswith("inserted")}
+    return {key: value for key, value in found.items() if not key.startswith(("inserted", "within"))}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
 def test_a_file_reaches_every_stem_and_the_stages(state, suffix, tmp_path):
     file = tmp_path / f"weights{suffix}"
     save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
-    stems, stages = _trunk(inserted={(2, 0): nn.Conv2d(64, 64, 1)})
+    stems, stages = _trunk(inserted={(2, 0): nn.Conv2d(64, 64, 1)}, within={(1, 0): nn.Conv2d(32, 32, 1)})
     inserted = stages.inserted["stage2_block0"].weight.clone()
     summary = weights.load_trunk(weights.read_state(file), stems, stages)
     for stem in stems:

@@ -50,6 +50,31 @@ def non_local(theta: torch.Tensor, phi: torch.Tensor, g: torch.Tensor, *, form: 
     return y
 
 
+def cbam(x: torch.Tensor, first: torch.Tensor, last: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """CBAM of one C×H×W map: σ of a two-layer network per channel, then σ of a 2×7×7 kernel per position."""
+    channels, height, width = x.shape
+
+    def network(value: torch.Tensor) -> torch.Tensor:
+        return last @ (first @ value).clamp(min=0)
+
+    average = torch.tensor([x[c].sum() / (height * width) for c in range(channels)], dtype=x.dtype)
+    largest = torch.tensor([x[c].max() for c in range(channels)], dtype=x.dtype)
+    weight = 1 / (1 + torch.exp(-(network(average) + network(largest))))
+    x = torch.stack([x[c] * weight[c] for c in range(channels)])
+    result = torch.zeros_like(x)
+    for h in range(height):
+        for w in range(width):
+            score = 0.0
+            for dy in range(-3, 4):
+                for dx in range(-3, 4):
+                    if 0 <= h + dy < height and 0 <= w + dx < width:
+                        there = x[:, h + dy, w + dx]
+                        seen = (float(there.sum() / channels), float(there.max()))
+                        score += sum(float(kernel[i, dy + 3, dx + 3]) * seen[i] for i in (0, 1))
+            result[:, h, w] = x[:, h, w] / (1 + math.exp(-score))
+    return result
+
+
 def torchvision_shapes(block: str, blocks: tuple[int, ...], widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of torchvision's residual networks, by the rule that its names follow."""
     shapes: dict[str, tuple[int, ...]] = {}

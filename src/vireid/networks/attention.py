@@ -1,4 +1,4 @@
-"""Attention that a recipe inserts between residual blocks."""
+"""Attention that a recipe puts between or into residual blocks."""
 
 from __future__ import annotations
 
@@ -55,3 +55,32 @@ class NonLocal(nn.Module):
         y = theta @ (phi @ g / phi.shape[2]) if self.form == "dot" else (theta @ phi).softmax(-1) @ g
         y = y.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.bn(self.w(y))
+
+
+class CBAM(nn.Module):
+    """Which channels, then which positions: `x' = x · σ(channels(x))`, `x'' = x' · σ(positions(x'))`.
+
+    Woo et al., "CBAM: Convolutional Block Attention Module" (ECCV 2018), equations 1 to 3. The channels' weights come
+    from one two-layer network on the mean and on the maximum over positions; the positions' from a 7×7 convolution on
+    the mean and on the maximum over channels. Without biases and without a normalisation, the form whose parameter
+    count WRIM-Net's table 6 has. It goes inside a residual block, before the shortcut is added.
+
+    Args:
+        channels: of the map.
+        ratio: by which the two-layer network is narrower inside.
+    """
+
+    def __init__(self, channels: int, *, ratio: int = 16) -> None:
+        super().__init__()
+        inner = max(1, channels // ratio)
+        self.channels = nn.Sequential(
+            nn.Linear(channels, inner, bias=False), nn.ReLU(), nn.Linear(inner, channels, bias=False)
+        )
+        self.positions = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """B×channels×H×W to the same shape."""
+        scores = self.channels(x.mean((2, 3))) + self.channels(x.amax((2, 3)))
+        x = x * scores.sigmoid()[..., None, None]
+        scores = self.positions(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))
+        return x * scores.sigmoid()

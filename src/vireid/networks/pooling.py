@@ -42,4 +42,5 @@ class GeM(nn.Module):
         return (x / largest).pow(self.p).mean((-2, -1)).pow(1 / self.p) * largest[..., 0, 0]
 
     def extra_repr(self) -> str:
-        return f"p={float(self.p):g}, learnable={isinstance(self.p, nn.Parameter)}, eps={self.eps:g}"
+        learnable = isinstance(self.p, nn.Parameter)
+        return f"p={self.p.item() if isinstance(self.p, nn.Parameter) else self.p:g}, {learnable=}, eps={self.eps:g}"

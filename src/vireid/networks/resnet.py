@@ -2,7 +2,7 @@
 
 He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), in the form torchvision publishes weights for:
 the stride of a bottleneck sits on its 3×3 convolution. Parameter names are torchvision's, so its files fit as they
-are; what a recipe puts between the blocks lives beside the stages, under `inserted`.
+are; what a recipe puts between or into the blocks lives beside the stages, under `inserted` and `within`.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class Stages(nn.Module):
             re-identification uses (Luo et al., "Bag of Tricks", 2019); 2 is the classification network's.
         inserted: what to apply after a residual block, by (stage 1..4, block index from 0), for example a non-local
             block. Each must keep the map's shape.
+        within: what to apply inside a residual block, by the same keys: to the last normalisation's map, before the
+            shortcut is added, where CBAM goes. Each must keep the map's shape.
 
     Attributes:
         channels: channels of the maps of stages 1..4.
@@ -99,6 +101,7 @@ class Stages(nn.Module):
         *,
         last_stride: int = 1,
         inserted: Mapping[tuple[int, int], nn.Module] | None = None,
+        within: Mapping[tuple[int, int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         shape = trunk_named(trunk)
@@ -117,13 +120,8 @@ class Stages(nn.Module):
             self.add_module(f"layer{number + 1}", stage)
         _initialise(self)
         # Added after the initialisation, which is the residual blocks' and not theirs.
-        self.inserted = nn.ModuleDict()
-        for (number, index), module in (inserted or {}).items():
-            if number not in (1, 2, 3, 4) or not 0 <= index < shape.blocks[number - 1]:
-                raise ValueError(
-                    f"nothing can follow block {index} of stage {number}: {trunk} has {shape.blocks} blocks, from 0"
-                )
-            self.inserted[_key(number, index)] = module
+        self.inserted = _by_block(inserted or {}, shape.blocks)
+        self.within = _by_block(within or {}, shape.blocks)
 
     def stage(self, number: int, x: torch.Tensor) -> torch.Tensor:
         """Stage `number` (1..4) alone.
@@ -135,8 +133,10 @@ class Stages(nn.Module):
             raise ValueError(f"stage {number} is not one of 1, 2, 3, 4")
         layer = self.get_submodule(f"layer{number}")
         for index, block in enumerate(layer.children()):
-            x = block(x)
-            if (key := _key(number, index)) in self.inserted:
+            key = _key(number, index)
+            # A ModuleDict has no `get`.
+            x = block(x, self.within[key] if key in self.within else None)  # noqa: SIM401
+            if key in self.inserted:
                 x = self.inserted[key](x)
         return x
 
@@ -190,10 +190,11 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(inputs, width, stride)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, within: nn.Module | None = None) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+        x = self.bn2(self.conv2(x))
+        return self.relu((x if within is None else within(x)) + shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -213,11 +214,12 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, outputs, stride)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, within: nn.Module | None = None) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = self.bn3(self.conv3(x))
+        return self.relu((x if within is None else within(x)) + shortcut)
 
 
 BLOCKS: Mapping[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -241,6 +243,13 @@ def _initialise(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _by_block(modules: Mapping[tuple[int, int], nn.Module], blocks: tuple[int, ...]) -> nn.ModuleDict:
+    for number, index in modules:
+        if number not in (1, 2, 3, 4) or not 0 <= index < blocks[number - 1]:
+            raise ValueError(f"there is no block {index} in stage {number}; stages 1 to 4 have {blocks} blocks, from 0")
+    return nn.ModuleDict({_key(*place): module for place, module in modules.items()})
 
 
 def _key(number: int, index: int) -> str:

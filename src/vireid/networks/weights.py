@@ -89,8 +89,8 @@ def read_state(file: Path | str) -> dict[str, torch.Tensor]:
 def load_trunk(state: State, stems: Sequence[Stem], stages: Stages) -> Loaded:
     """Copy a residual network's tensors into every stem and into the stages.
 
-    Modules inserted between the blocks are left alone. The classifier (`fc.*`) is not needed, and the counters of
-    batches that normalisations keep (`num_batches_tracked`) may be missing, as they are in old files.
+    What a recipe put between or into the blocks is left alone. The classifier (`fc.*`) is not needed, and the
+    counters of batches that normalisations keep (`num_batches_tracked`) may be missing, as they are in old files.
 
     Args:
         state: tensors by torchvision's names.
@@ -133,7 +133,7 @@ def _places(stems: Sequence[Stem], stages: Stages) -> dict[str, list[torch.Tenso
         for key, tensor in stem.state_dict().items():
             places.setdefault(key, []).append(tensor)
     for key, tensor in stages.state_dict().items():
-        if not key.startswith("inserted."):
+        if key.startswith("layer"):
             places[key] = [tensor]
     return places
 
