@@ -91,6 +91,7 @@ class Journal:
             f"epoch {epoch + 1:>3}/{self.epochs} · {shown} · lr {max(rates.values()):.2g} · "
             f"{speed:,.0f} images/s · {_clock(self._seconds_left())} left",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _seconds_left(self) -> float:

@@ -1,0 +1,161 @@
+"""Every recipe × every row, found by themselves: a new recipe or row is tested here the day it is added."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from vireid.data.batch import Batch
+from vireid.data.modality import Modality
+from vireid.data.size import Size
+from vireid.recipes import Row, build, find_row, recipe, recipes
+from vireid.training.configuration import from_json, to_json
+from vireid.training.loop import seed_everything
+
+SIZE = Size(96, 48)
+IDENTITIES = 5
+COMMON = (
+    "seed", "epochs", "trunk", "size", "identities_per_batch", "visible_per_identity", "infrared_per_identity",
+    "precision", "weights", "epoch_length", "optimiser", "schedule", "gradient_clip",
+)  # fmt: skip
+EVERY_ROW = [(name, row) for name in recipes() for row in (None, *recipe(name).ROWS)]
+
+
+def small(name: str, row: str | None):
+    _, _, found = find_row(name if row is None else f"{name}:{row}")
+    return replace(found.config, trunk="tiny", weights="none", size=SIZE, precision="off")
+
+
+def network(name: str, row: str | None):
+    seed_everything(0)
+    return build(name, small(name, row), IDENTITIES, pretrained=True)
+
+
+def rows_of_a_batch(seed: int = 0) -> Batch:
+    """3 identities × 4 visible and 4 infrared rows: enough for every top-K and for batch statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    identity = torch.arange(3).repeat_interleave(8)
+    modality = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]).repeat(3)
+    images = torch.randn(24, 3, *SIZE, generator=generator) + identity.view(-1, 1, 1, 1) * 0.3
+    return Batch(images, identity, modality, modality + 1, seed=seed)
+
+
+def prepared(name: str, row: str | None):
+    """A network as it stands before its first step, memories included."""
+    net = network(name, row)
+    if hasattr(net, "before_training"):
+        net.eval()
+        with torch.no_grad():
+            everybody = rows_of_a_batch(7)
+            net.before_training([replace(everybody, identity=everybody.identity + shift) for shift in (0, 2)])
+    return net.train()
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_has_the_common_fields_and_explains_every_field(name):
+    config = recipe(name).PAPER
+    names = {f.name for f in fields(config)}
+    assert set(COMMON) <= names
+    explained = type(config).__doc__ or ""
+    unexplained = [field for field in names if f"        {field}:" not in explained]
+    assert not unexplained, f"say where these values come from: {unexplained}"
+
+
+@pytest.mark.parametrize(("name", "row"), EVERY_ROW)
+def test_one_step_is_finite_and_every_trainable_parameter_gets_a_gradient(name, row):
+    net = prepared(name, row)
+    terms = net.objective(rows_of_a_batch())
+    assert terms and all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
+    sum(terms.values()).backward()
+    without = [key for key, value in net.named_parameters() if value.requires_grad and value.grad is None]
+    assert not without
+    new = {id(parameter) for parameter in net.new_parameters()}
+    assert new and new <= {id(parameter) for parameter in net.parameters()}
+
+
+@pytest.mark.parametrize(("name", "row"), EVERY_ROW)
+def test_embedding_is_deterministic_of_length_one_and_uses_the_modality(name, row):
+    net = prepared(name, row).eval()
+    images = rows_of_a_batch(1).images[:6]
+    modality = torch.tensor([0, 1, 0, 1, 1, 0])
+    with torch.no_grad():
+        once, again = net.embed(images, modality), net.embed(images, modality)
+        alone = torch.cat([net.embed(images[i : i + 1], modality[i : i + 1]) for i in range(6)])
+    assert torch.equal(once, again)
+    torch.testing.assert_close(once.norm(dim=1), torch.ones(6))
+    torch.testing.assert_close(once, alone, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "row"), EVERY_ROW)
+def test_row_order_does_not_change_the_terms(name, row):
+    """In evaluation mode, where what a recipe draws at random is held back as far as it goes: the terms that are
+    arithmetic on rows must not see where a row stands. Recipes that draw partners say so by `draws_rows`."""
+    net = prepared(name, row)
+    if getattr(net, "draws_rows", False):
+        pytest.skip("this row draws partners from the batch; its own tests hand the draws in")
+    batch = rows_of_a_batch()
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(3))
+    moved = Batch(batch.images[order], batch.identity[order], batch.modality[order], batch.camera[order], batch.seed)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    here = net.objective(batch)
+    net.load_state_dict(state)
+    there = net.objective(moved)
+    for term in here:
+        torch.testing.assert_close(here[term], there[term], rtol=2e-4, atol=2e-5, msg=lambda m, t=term: f"{t}: {m}")
+
+
+@pytest.mark.parametrize(("name", "row"), EVERY_ROW)
+def test_saved_and_loaded_it_embeds_the_same(name, row):
+    net = prepared(name, row)
+    sum(net.objective(rows_of_a_batch()).values()).backward()
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    other = build(name, small(name, row), IDENTITIES, pretrained=False)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    images, modality = rows_of_a_batch(2).images[:4], torch.tensor([0, 1, 1, 0])
+    with torch.no_grad():
+        assert torch.equal(net.eval().embed(images, modality), other.eval().embed(images, modality))
+
+
+@pytest.mark.parametrize(("name", "row"), EVERY_ROW)
+def test_a_configuration_survives_json(name, row):
+    config = small(name, row)
+    assert from_json(type(config), to_json(config)) == config
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_rows_with_equal_configurations_carry_equal_published_numbers(name):
+    """Free proof-reading: a row printed in two tables of one paper has to carry the same digits."""
+    seen: dict[tuple[str, str | None, str], dict] = {}
+    for row_name, row in recipe(name).ROWS.items():
+        assert isinstance(row, Row)
+        for metric, value in row.published.items():
+            key = (str(to_json(row.config)), row.on, metric)
+            if value is None:
+                continue
+            first_name, first = seen.setdefault(key, (row_name, value))
+            assert value == first, (
+                f"{row_name} and {first_name} are one configuration but differ in {metric} on {row.on}"
+            )
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_rows_name_known_protocols(name):
+    from vireid.data.protocol import parse_protocol
+
+    for row in recipe(name).ROWS.values():
+        assert row.on is None or parse_protocol(row.on)
+        assert row.on is not None or not row.published or set(row.published) <= {"parameters_path", "macs_path"}
+
+
+def test_the_two_modalities_go_through_different_stems():
+    net = network("agw", None).eval()
+    images = rows_of_a_batch().images[:2]
+    with torch.no_grad():
+        visible = net.embed(images, torch.tensor([int(Modality.VISIBLE)] * 2))
+        infrared = net.embed(images, torch.tensor([int(Modality.INFRARED)] * 2))
+    assert not torch.allclose(visible, infrared)
