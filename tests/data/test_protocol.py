@@ -324,7 +324,7 @@ def test_a_file_that_is_not_the_official_one(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_damaged_official_file_never_escapes_as_another_error(tmp_path_factory, data):
     io = pytest.importorskip("scipy.io")
     folder = tmp_path_factory.mktemp("damaged")

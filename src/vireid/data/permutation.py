@@ -118,7 +118,7 @@ def _matrix(body: bytes, depth: int) -> tuple[str, list | np.ndarray]:
     shape = np.frombuffer(parts[1][1][: len(parts[1][1]) // 4 * 4], dtype="<i4")
     name = parts[2][1].decode("ascii", "replace")
     count = int(np.prod(shape.astype(object)))
-    if len(shape) != 2 or count < 0:
+    if len(shape) != 2 or (shape < 0).any():
         raise _Malformed(f"a matrix of shape {shape.tolist()}")
     rest = parts[3:]
     if kind == _CELL:
