@@ -24,15 +24,43 @@ LANES = 64  # the row buffer is padded to whole vector steps, so that no scalar 
 
 
 @_compiled
-def _count(row, threshold):  # pragma: no cover - compiled
-    """How many entries are smaller, and how many are smaller or equal."""
-    below = np.int32(0)
-    up_to = np.int32(0)
+def _below(row, threshold):  # pragma: no cover - compiled
+    count = np.int32(0)
     for j in range(row.size):
-        # The casts keep 32-bit counters, which vectorise twice as wide.
-        below = np.int32(below + (row[j] < threshold))
-        up_to = np.int32(up_to + (row[j] <= threshold))
-    return below, up_to
+        # The cast keeps a 32-bit counter, which vectorises twice as wide.
+        count = np.int32(count + (row[j] < threshold))
+    return count
+
+
+@_compiled
+def _up_to(row, threshold):  # pragma: no cover - compiled
+    count = np.int32(0)
+    for j in range(row.size):
+        count = np.int32(count + (row[j] <= threshold))
+    return count
+
+
+@_compiled
+def _equal(row, threshold):  # pragma: no cover - compiled
+    count = np.int32(0)
+    for j in range(row.size):
+        count = np.int32(count + (row[j] == threshold))
+    return count
+
+
+@_compiled
+def _ahead(row, place):  # pragma: no cover - compiled
+    """How many entries rank ahead of the one at `place`: smaller ones, and equal ones that stand before it."""
+    threshold = row[place]
+    middle = place // LANES * LANES
+    after = middle + LANES
+    # Only the vector step around `place` has to look at places. Slices, as numba vectorises loops that begin at 0.
+    return (
+        np.int64(_up_to(row[:middle], threshold))
+        + np.int64(_below(row[middle:after], threshold))
+        + np.int64(_below(row[after:], threshold))
+        + _equal(row[middle:place], threshold)
+    )
 
 
 @_compiled
@@ -82,11 +110,7 @@ def rank_rows(  # pragma: no cover - compiled
             p = members[m]
             if gallery_key[p] == key:
                 continue
-            below, up_to = _count(row, row[p])
-            rank = np.int64(below) + 1
-            if up_to - below > 1:
-                for j in range(p):
-                    rank += row[j] == row[p]
+            rank = _ahead(row, np.int64(p)) + 1
             if rank < best:
                 best = rank
                 nearest = p

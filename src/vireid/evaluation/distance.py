@@ -14,6 +14,7 @@ DISTANCES = ("cosine", "euclidean")
 # and may round differently, which would break ties between equal pictures. Zero columns cost less.
 _COLUMNS = 16
 _CHUNK = 4096  # rows prepared at a time, so that float64 copies stay small
+_SMALL, _LARGE = 1e-20, 1e30  # squared lengths that float32 computes without losing digits
 BLOCK_BYTES = 128 * 2**20
 
 
@@ -31,17 +32,21 @@ def normalise(features: np.ndarray, rows: np.ndarray | None = None, *, padded: i
     rows = np.arange(len(features)) if rows is None else np.asarray(rows)
     out = np.zeros((max(len(rows), padded or 0), features.shape[1]), dtype=np.float32)
     for start in range(0, len(rows), _CHUNK):
-        part = features[rows[start : start + _CHUNK]]
-        if part.dtype == np.float32:
-            length = np.sqrt(np.einsum("nd,nd->n", part, part, dtype=np.float64, casting="same_kind"))
-        else:
-            part = part.astype(np.float64)
-            # Divide by the largest entry first: the square of 1e300 is no float64.
-            largest = np.abs(part).max(axis=1, initial=0.0, keepdims=True)
-            part = np.divide(part, largest, out=part, where=largest > 0)
-            length = np.linalg.norm(part, axis=1)
-        inverse = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
-        np.multiply(part, inverse[:, None], out=out[start : start + len(part)], casting="same_kind")
+        chosen = rows[start : start + _CHUNK]
+        into = out[start : start + len(chosen)]
+        if features.dtype == np.float32:
+            np.take(features, chosen, axis=0, out=into, mode="clip")  # any other mode copies once more
+            squared = np.einsum("nd,nd->n", into, into)
+            if squared.min() > _SMALL and squared.max() < _LARGE:
+                into *= (1.0 / np.sqrt(squared))[:, None]
+                continue
+        part = features[chosen].astype(np.float64)
+        # Divide by the largest entry first: the square of 1e300 is no float64.
+        largest = np.abs(part).max(axis=1, initial=0.0, keepdims=True)
+        np.divide(part, largest, out=part, where=largest > 0)
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        np.divide(part, length, out=part, where=length > 0)
+        into[:] = part
     return out
 
 
