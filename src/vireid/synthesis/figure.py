@@ -228,7 +228,7 @@ def _add_torso(figure: Figure, person: Person, bones: Skeleton) -> None:
     flare = max(hip, 0.55 * hip + thigh) + bulk + 0.014 + 0.12 * max(0.0, upper.hem - 0.1)
     end = bones.pelvis - (upper.hem + 0.05) * rise
     room = max(0.76, _stride_room(bones, upper.hem, thigh) / flare)
-    figure.part(middle, end, (waist + bulk, flare), cloth, **(shape | {"deep": room}), low=-upper.hem)
+    figure.part(middle, end, (waist + bulk, flare), cloth, side=across, deep=room, frame=frame, low=-upper.hem)
     if body.belly > 0.015:
         belly = bones.pelvis + 0.28 * tall * rise + (body.belly + 0.1 * waist) * ahead
         figure.part(belly, belly + 0.08 * rise, (0.8 * waist, 0.75 * waist), cloth, **shape)

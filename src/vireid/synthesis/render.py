@@ -43,6 +43,7 @@ WALL_KIND, WALL_PHASE = 55, 56  # 0 panels, 1 bricks, 2 greenery
 SETTING = 57
 
 FAR = 1e9
+TIE = 1e-9  # limbs share the ball at their joint: there the first part wins, not the rounding
 SAMPLES = 2  # per pixel and axis
 
 
@@ -171,7 +172,7 @@ def nearest(parts: np.ndarray, setting: np.ndarray, height: int, width: int) -> 
                 across = setting[WINDOW] + (column + 0.5) / width * setting[WINDOW + 2]
                 dx, dy, dz = fx + across * rx + up * ux, fy + across * ry + up * uy, fz + across * rz + up * uz
                 t = _meet(ox, oy, oz, dx, dy, dz, part[LENGTH], part[START], part[END])
-                if t < far[row, column] and _kept(part, setting, across, up, t):
+                if t < far[row, column] - TIE and _kept(part, setting, across, up, t):
                     far[row, column] = t
                     which[row, column] = index
     return which, far
