@@ -23,12 +23,13 @@ from PIL import Image, ImageFilter
 from vireid import datasets
 from vireid.data.cache import PictureCache
 from vireid.data.loading import inference_batches
-from vireid.data.pictures import FILTERS, Resample
+from vireid.data.pictures import Resample
 from vireid.data.records import Records
 from vireid.data.sampling import ModalityBalancedSampler
 from vireid.data.size import Size
 
 SIZE = Size(288, 144)
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX}
 BATCH = 64
 
 
@@ -120,6 +121,7 @@ def main() -> None:
         records = write_pictures(Path(folder) / "pictures", pictures)
         for resample in ("lanczos", "bilinear"):
             cache = PictureCache(Path(folder) / "cache", records, SIZE, resample)
+            textbook(records, resample)
             ours(records, resample, cache)
             paths = {
                 "textbook": lambda r=resample: textbook(records, r),

@@ -51,10 +51,10 @@ def test_the_extension_does_not_matter(written):
 
 @pytest.mark.parametrize("name", ["lanczos", "bilinear", "area"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_resizing_is_pillows(written, name, mode):
+def test_resizing_is_pillows_rows_first(written, name, mode):
     filters = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX}
     picture = Image.fromarray(NOISE).convert(mode)
-    want = np.asarray(picture.convert("RGB").resize((16, 24), filters[name]))
+    want = np.asarray(picture.convert("RGB").resize((16, 40), filters[name]).resize((16, 24), filters[name]))
     assert np.array_equal(read_picture(written(picture), Size(24, 16), resample=name), want)
 
 

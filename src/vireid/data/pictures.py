@@ -1,7 +1,7 @@
 """One picture file → H×W×3 uint8, the same numbers whatever is installed.
 
-Pillow decodes and resizes. Where `simplejpeg` is installed it decodes plain JPEGs in its place, about two and a half
-times as fast: with the accurate inverse transform and smooth chroma upsampling (its defaults) its pixels are Pillow's,
+Pillow decodes, `resampling` resizes. Where `simplejpeg` is installed it decodes plain JPEGs in Pillow's place, about
+two and a half times as fast: with the accurate inverse transform and smooth chroma upsampling its pixels are Pillow's,
 bit for bit, since both are libjpeg-turbo with the same settings. A build that differs is found out once per process, by
 decoding two small pictures with both, and is then left alone: no number may depend on an optional package.
 """
@@ -20,17 +20,10 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (see FORMATS)
 
 from vireid.data.errors import BadInput, unknown
+from vireid.data.resampling import WINDOWS, resize
 from vireid.data.size import Size
 
 Resample = Literal["lanczos", "bilinear", "area"]
-
-# AGW's preparation script resized with Lanczos, and the field's numbers come from its pictures; hence the default.
-# "area" averages the source pixels under each target pixel.
-FILTERS = {
-    "lanczos": Image.Resampling.LANCZOS,
-    "bilinear": Image.Resampling.BILINEAR,
-    "area": Image.Resampling.BOX,
-}
 
 # A decoded picture takes up to four bytes a pixel. What a file *declares* is checked before any of it is decoded, so
 # that a few kilobytes cannot claim all memory. Person crops have about 0.1 megapixels, a whole 8K frame has 33.
@@ -72,7 +65,8 @@ def read_picture(file: str | Path, size: Size | None = None, *, resample: Resamp
     Args:
         file: JPEG, PNG, BMP, TIFF, WebP, GIF or PPM/PGM.
         size: height and width to resize to, whatever the picture's proportions; None keeps its own.
-        resample: `lanczos` (as AGW prepared its pictures), `bilinear` or `area`; all of them average when shrinking.
+        resample: `lanczos` (AGW's preparation script used it, and the field's numbers come from its pictures),
+            `bilinear`, or `area` (the mean of the source pixels under each target pixel).
 
     Returns:
         H×W×3 uint8, red, green, blue, contiguous, writable.
@@ -81,20 +75,17 @@ def read_picture(file: str | Path, size: Size | None = None, *, resample: Resamp
         BadInput: the file is missing, empty, damaged, cut short, not a picture, or declares more than
             `PICTURE_LIMITS` allow; names the file.
     """
-    if resample not in FILTERS:
-        raise unknown("resample", str(resample), FILTERS)
+    if resample not in WINDOWS:
+        raise unknown("resample", str(resample), WINDOWS)
     data = _bytes_of(Path(file))
     pixels = _fast_jpeg(data)
     if pixels is None:
-        picture = _decode(data, file)
-    elif size is None:
-        return pixels
-    else:
-        picture = Image.fromarray(pixels)
-    if size is not None and picture.size != (size.width, size.height):
-        picture = picture.resize((size.width, size.height), FILTERS[resample])
+        decoded = _decode(data, file)
+        pixels = np.array(decoded).reshape(decoded.height, decoded.width, -1)
+    if size is not None:
+        pixels = resize(pixels, size, resample)
     # Grey is resized once and only then repeated: the same numbers for a third of the work.
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
 
 
 def _bytes_of(file: Path) -> bytes:

@@ -1,0 +1,133 @@
+"""Resizing with Lanczos, triangle or box windows: Pillow's arithmetic in a fixed order, so that numbers stay put.
+
+Pillow resamples one axis after the other and rounds to 8 bits in between, so the order of the axes shows in the result.
+Up to version 12 it always took the rows first; version 13 chooses by cost, and a noisy picture then differs by up to 37
+of 255. AGW's pictures were made rows first, and so are ours, whichever Pillow is installed: the same fixed-point sums,
+bit for bit, about four times as fast for Lanczos, because the loops run along memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+from numba import njit
+
+from vireid.data.size import Size
+
+# Half widths of the windows, in source pixels at equal size.
+WINDOWS = {"lanczos": 3.0, "bilinear": 1.0, "area": 0.5}
+# Weights have 22 bits behind the point: with 8 bits of pixel and 2 of overshoot the sums fit 32 bits.
+_BITS = 22
+_HALF = 1 << (_BITS - 1)
+
+
+def resize(pixels: np.ndarray, size: Size, resample: str) -> np.ndarray:
+    """Resample a picture to a size, whatever its proportions.
+
+    Each target pixel is the weighted mean of the source pixels under a window that is centred on it and as wide as the
+    window's name says, wider by the factor of shrinking. Along each row first, rounded to 8 bits, then along columns.
+
+    Args:
+        pixels: H×W×C uint8, contiguous.
+        size: height and width wanted.
+        resample: a key of `WINDOWS`.
+
+    Returns:
+        size.height×size.width×C uint8, contiguous.
+    """
+    height, width, channels = pixels.shape
+    if width != size.width:
+        pixels = _along_rows(pixels, *_weights(width, size.width, resample))
+    if height != size.height:
+        flat = pixels.reshape(height, size.width * channels)
+        pixels = _along_columns(flat, *_weights(height, size.height, resample))
+    return pixels.reshape(size.height, size.width, channels)
+
+
+@functools.lru_cache(maxsize=4096)
+def _weights(source: int, target: int, resample: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each target pixel: the first source pixel, how many there are, and their weights in fixed point."""
+    return _window_weights(source, target, WINDOWS[resample])
+
+
+@njit(cache=True)
+def _window(at: float, half_width: float) -> float:
+    if half_width == 3.0:
+        if not -3.0 <= at < 3.0:
+            return 0.0
+        if at == 0.0:
+            return 1.0
+        angle, slow = at * math.pi, at / 3.0 * math.pi
+        return math.sin(angle) / angle * (math.sin(slow) / slow)
+    if half_width == 1.0:
+        return max(0.0, 1.0 - abs(at))
+    return 1.0 if -0.5 < at <= 0.5 else 0.0
+
+
+@njit(cache=True)
+def _window_weights(source, target, half_width):
+    scale = source / target
+    shrink = max(1.0, scale)
+    reach = half_width * shrink
+    first = np.zeros(target, np.int64)
+    count = np.zeros(target, np.int64)
+    weights = np.zeros((target, math.ceil(reach) * 2 + 1), np.int32)
+    for t in range(target):
+        centre = (t + 0.5) * scale
+        begin = max(0, int(centre - reach + 0.5))
+        end = min(source, int(centre + reach + 0.5))
+        total = 0.0
+        for s in range(begin, end):
+            total += _window((s - centre + 0.5) * (1.0 / shrink), half_width)
+        for s in range(begin, end):
+            share = _window((s - centre + 0.5) * (1.0 / shrink), half_width) / total * (1 << _BITS)
+            # To the nearest, halves away from zero.
+            weights[t, s - begin] = int(share - 0.5) if share < 0 else int(share + 0.5)
+        first[t], count[t] = begin, end - begin
+    return first, count, weights
+
+
+@njit(cache=True)
+def _along_columns(pixels, first, count, weights):
+    """H×N → target×N: each target row is a weighted sum of whole source rows."""
+    target, columns = len(first), pixels.shape[1]
+    out = np.empty((target, columns), np.uint8)
+    total = np.empty(columns, np.int32)
+    for t in range(target):
+        total[:] = _HALF
+        for k in range(count[t]):
+            row = pixels[first[t] + k]
+            weight = weights[t, k]
+            for j in range(columns):
+                total[j] += np.int32(row[j]) * weight
+        for j in range(columns):
+            out[t, j] = min(max(total[j] >> _BITS, 0), 255)
+    return out
+
+
+def _along_rows(pixels: np.ndarray, first: np.ndarray, count: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """H×W×C → H×target×C: rows and columns change places, so that here, too, whole rows are summed."""
+    height, width, channels = pixels.shape
+    turned = _turned(pixels).reshape(width, height * channels)
+    return _turned(_along_columns(turned, first, count, weights).reshape(len(first), height, channels))
+
+
+def _turned(pixels: np.ndarray) -> np.ndarray:
+    """H×W×C → W×H×C."""
+    return _turned_colour(pixels) if pixels.shape[2] == 3 else np.ascontiguousarray(pixels.transpose(1, 0, 2))
+
+
+@njit(cache=True)
+def _turned_colour(pixels):
+    """H×W×3 → W×H×3 by bands of 16 rows that fit the cache: three times as fast as NumPy's copy."""
+    height, width, _ = pixels.shape
+    out = np.empty((width, height, 3), np.uint8)
+    for top in range(0, height, 16):
+        for x in range(width):
+            for y in range(top, min(top + 16, height)):
+                out[x, y, 0] = pixels[y, x, 0]
+                out[x, y, 1] = pixels[y, x, 1]
+                out[x, y, 2] = pixels[y, x, 2]
+    return out
