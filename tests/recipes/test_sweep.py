@@ -139,7 +139,7 @@ def test_rows_with_equal_configurations_carry_equal_published_numbers(name):
                 continue
             first_name, first = seen.setdefault(key, (row_name, value))
             assert value == first, (
-                f"{row_name} and {first_name} are one configuration but differ in {metric} on {row.on}"
+                f"{row_name} and {first_name} are one configuration but differ in {metric}, {row.on}"
             )
 
 

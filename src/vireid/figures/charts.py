@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 460, 240, 46, 34, 14, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 460, 250, 40, 34, 26, 12
 COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5572", "#b08900", "#4a4e69")
 
 Points = Sequence[tuple[float, float]]
@@ -59,7 +59,7 @@ def lines(
             f'<text class="tick" x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:g}</text>'
         )
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x)}</text>')
-    parts.append(f'<text class="axis" x="4" y="{TOP - 3}">{escape(y)}</text>')
+    parts.append(f'<text class="axis" x="4" y="{TOP - 14}">{escape(y)}</text>')
     for number, (name, points) in enumerate(kept.items()):
         colour = COLOURS[number % len(COLOURS)]
         drawn = [place(*point) for point in points]

@@ -17,6 +17,7 @@ import jinja2
 
 from vireid.data.errors import BadInput
 from vireid.data.pictures import read_picture
+from vireid.data.protocol import parse_protocol, protocol_names
 from vireid.data.size import Size
 from vireid.evaluation.report import Report, incomparable
 from vireid.figures import charts
@@ -60,7 +61,7 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
         "page.html"
     )
-    protocols = list(dict.fromkeys(k.report.protocol for reports in kept.values() for k in reports))
+    protocols = sorted({k.report.protocol for reports in kept.values() for k in reports}, key=_as_listed)
     text = page.render(
         title=title,
         generated=any(k.measured["generated"] for reports in kept.values() for k in reports),
@@ -107,6 +108,12 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean, (_T95[n - 2] if n - 2 < len(_T95) else 1.96) * deviation / math.sqrt(n)
 
 
+def _as_listed(protocol: str) -> tuple[int, str]:
+    """Protocols in the order in which they are listed everywhere else."""
+    names = [parse_protocol(name).name for name in protocol_names()]
+    return (names.index(protocol) if protocol in names else len(names), protocol)
+
+
 def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Kept]]) -> dict[str, Any]:
     rows, curves, chance = [], {}, math.nan
     by_setting: dict[str, list[Report]] = {}
@@ -116,7 +123,7 @@ def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Ke
                 continue
             name = _name(run, one)
             rows.append(
-                {"name": name, "report": one.report, "values": _cells(one.report), "faint": one.measured["untrained"]}
+                {"name": name, "report": one.report, "cells": _cells(one.report), "faint": one.measured["untrained"]}
             )
             curves[name] = [(k, getattr(one.report, f"rank{k}")) for k in (1, 5, 10, 20)]
             chance = one.report.chance_rank1
@@ -125,9 +132,9 @@ def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Ke
     for setting, reports in by_setting.items():
         if len(reports) > 1:
             values = [interval([getattr(r, name) for r in reports]) for name in COLUMNS]
-            cells = [f"{v[0]:.2f} ± {v[1]:.2f}" for v in values if v]
+            cells = [(f"{v[0]:.2f}", f"{v[1]:.2f}") for v in values if v]
             name = f"{setting}: mean of {len(reports)} seeds, 95 % interval"
-            rows.append({"name": name, "report": None, "values": cells, "faint": False})
+            rows.append({"name": name, "report": None, "cells": cells, "faint": False})
     chart = charts.lines(curves, x="rank", y="CMC, %", y_range=(0, 100), ticks_x=(1, 5, 10, 20))
     return {
         "protocol": protocol,
@@ -204,9 +211,10 @@ def _data_address(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def _cells(report: Report) -> list[str]:
+def _cells(report: Report) -> list[tuple[str, str]]:
+    """(mean, standard deviation over draws) of each column; no deviation where there is one draw."""
     many = len(report.trials) > 1
-    return [f"{getattr(report, n):.2f}" + (f" ± {report.std[n]:.2f}" if many else "") for n in COLUMNS]
+    return [(f"{getattr(report, name):.2f}", f"{report.std[name]:.2f}" if many else "") for name in COLUMNS]
 
 
 def _name(run: Run, kept: Kept) -> str:

@@ -72,7 +72,7 @@ class Journal:
             "epoch": epoch,
             "terms": {name: round(value, 6) for name, value in terms.items()},
             "total": round(sum(terms.values()), 6),
-            "lr": rates,
+            "lr": {name: float(f"{rate:.9g}") for name, rate in rates.items()},
             "seconds": round(seconds, 3),
             "images_per_second": round(speed, 1),
             **extra,
