@@ -135,13 +135,23 @@ def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Ke
             cells = [(f"{v[0]:.2f}", f"{v[1]:.2f}") for v in values if v]
             name = f"{setting}: mean of {len(reports)} seeds, 95 % interval"
             rows.append({"name": name, "report": None, "cells": cells, "faint": False})
-    chart = charts.lines(curves, x="rank", y="CMC, %", y_range=(0, 100), ticks_x=(1, 5, 10, 20))
     return {
         "protocol": protocol,
+        "measured": _how(rows[0]["report"]),
         "rows": rows,
         "chance": None if math.isnan(chance) else f"{chance:.2f}",
-        "chart": chart,
+        "chart": charts.lines(curves, x="rank", y="CMC, %", y_range=(0, 100), ticks_x=(1, 5, 10, 20)),
     }
+
+
+def _how(report: Report) -> str:
+    """Everything that moves the numbers of one protocol, in a line."""
+    draws = f"{len(report.trials)} draws" if len(report.trials) > 1 else "1 draw"
+    return (
+        f"{report.valid_queries} of {report.queries} queries count · {report.gallery} gallery pictures · {draws} · "
+        f"CMC of {'distinct identities' if report.cmc == 'identity' else 'pictures'} · {report.distance} distance of "
+        f"the embedding {report.embedding} · flip {'yes' if report.flip else 'no'} · re-ranking {report.rerank}"
+    )
 
 
 def _run_section(run: Run, kept: list[Kept]) -> dict[str, Any]:
