@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vireid.data.errors import unknown
+from vireid.networks.resnet import last_blocks, trunk_named
 
 FORMS = ("dot", "gaussian")
 
@@ -55,6 +56,27 @@ class NonLocal(nn.Module):
         y = theta @ (phi @ g / phi.shape[2]) if self.form == "dot" else (theta @ phi).softmax(-1) @ g
         y = y.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.bn(self.w(y))
+
+
+def agw_non_local(trunk: str, width: Literal["half", "code"]) -> dict[tuple[int, int], nn.Module]:
+    """AGW's five places: after the last 2 blocks of stage 2 and the last 3 of stage 3, or as many as the trunk has.
+
+    Args:
+        trunk: a name in `TRUNKS`.
+        width: of θ, φ and g. `half` of the channels, as the paper says, or 1, as the public code computes.
+
+    Returns:
+        Blocks by (stage, block index), for `Stages(inserted=…)`.
+
+    Raises:
+        BadInput: there is no such trunk or width.
+    """
+    inner = {"half": lambda channels: channels // 2, "code": lambda channels: 1}
+    if width not in inner:
+        raise unknown("width of the non-local blocks", width, inner)
+    shape = trunk_named(trunk)
+    places = last_blocks(shape.blocks, (0, 2, 3, 0))
+    return {(stage, block): NonLocal(c := shape.channels[stage - 1], inner=inner[width](c)) for stage, block in places}
 
 
 class CBAM(nn.Module):

@@ -23,11 +23,11 @@ from vireid.data.batch import Batch
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
 from vireid.losses.triplet import weighted_regularised_triplet
-from vireid.networks.attention import NonLocal
+from vireid.networks.attention import agw_non_local
 from vireid.networks.heads import BNNeck, Classifier
 from vireid.networks.per_modality import PerModality
 from vireid.networks.pooling import GeM
-from vireid.networks.resnet import Stages, Stem, last_blocks, trunk_named
+from vireid.networks.resnet import Stages, Stem
 from vireid.recipes import Row
 from vireid.training.configuration import check_common_fields
 from vireid.training.distributed import whole_batch
@@ -102,14 +102,6 @@ PAPER = Config()
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
-def non_local_blocks(trunk: str, width: Literal["half", "code"]) -> dict[tuple[int, int], nn.Module]:
-    """AGW's five places: after the last 2 blocks of stage 2 and the last 3 of stage 3, or as many as the trunk has."""
-    shape = trunk_named(trunk)
-    inner = {"half": lambda channels: channels // 2, "code": lambda channels: 1}[width]
-    places = last_blocks(shape.blocks, (0, 2, 3, 0))
-    return {(stage, block): NonLocal(c := shape.channels[stage - 1], inner=inner(c)) for stage, block in places}
-
-
 class AGW(nn.Module):
     """Two stems, one trunk, GeM, BNNeck.
 
@@ -132,7 +124,7 @@ class AGW(nn.Module):
     ) -> None:
         super().__init__()
         self.stems = PerModality(lambda: Stem(trunk))
-        self.stages = Stages(trunk, inserted=non_local_blocks(trunk, non_local) if non_local else None)
+        self.stages = Stages(trunk, inserted=agw_non_local(trunk, non_local) if non_local else None)
         self.pool = GeM(gem_power)
         self.width = self.stages.channels[-1]
         self.neck = BNNeck(self.width)
