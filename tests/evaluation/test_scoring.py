@@ -60,6 +60,12 @@ def test_every_protocol_agrees_with_the_slow_loop(pictures, name):
         assert (found["map"], found["minp"]) == pytest.approx((100 * precision, 100 * penalty))
         assert found["valid_queries"] == valid
         assert (found["queries"], found["gallery"]) == (len(trial.query), len(trial.gallery))
+    odds = []
+    for q, key in zip(trials[0].query, trials[0].query_key, strict=True):
+        seen = trials[0].gallery[(trials[0].gallery_key != key) | (key == -1)]
+        if (identity[seen] == identity[q]).any():
+            odds.append((identity[seen] == identity[q]).mean())
+    assert chance(trials[0], identity) == pytest.approx(np.mean(odds))
     for metric in METRICS:
         values = [trial[metric] for trial in report.trials]
         assert getattr(report, metric) == pytest.approx(sum(values) / len(values))

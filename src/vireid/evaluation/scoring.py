@@ -152,13 +152,15 @@ def chance(trial: Trial, identity: np.ndarray) -> float:
     Returns:
         A number in 0..1; NaN if no query has a match.
     """
-    asked, key = identity[trial.query], trial.query_key
-    of_identity = _count_equal(identity[trial.gallery], asked)
-    of_key = np.where(key == -1, 0, _count_equal(trial.gallery_key, key))
-    both = np.stack([identity[trial.gallery], trial.gallery_key], axis=1)
-    _, code = np.unique(np.concatenate([np.stack([asked, key], axis=1), both]), axis=0, return_inverse=True)
-    code = code.reshape(-1)
-    excluded_matches = np.where(key == -1, 0, _count_equal(code[len(asked) :], code[: len(asked)]))
+    key, gallery_key = trial.query_key, trial.gallery_key
+    kinds, code = np.unique(np.concatenate([identity[trial.query], identity[trial.gallery]]), return_inverse=True)
+    asked, searched = code[: len(key)], code[len(key) :]
+    of_identity = np.bincount(searched, minlength=len(kinds))[asked]
+    of_key = np.where(key == -1, 0, _count_equal(gallery_key, key))
+    # Key and identity in one number: keys are numbered first, so that no product can overflow.
+    _, place = np.unique(np.concatenate([key, gallery_key]), return_inverse=True)
+    pair = place * len(kinds) + code
+    excluded_matches = np.where(key == -1, 0, _count_equal(pair[len(key) :], pair[: len(key)]))
     matches = of_identity - excluded_matches
     valid = matches > 0
     seen = len(trial.gallery) - of_key
@@ -243,7 +245,7 @@ def _warnings(
         what = "identities" if rules.cmc == "identity" else "pictures"
         found.append(f"the gallery has {min(sizes)} {what}: {', '.join(f'rank{k}' for k in past)} say nothing")
     used = np.unique(np.concatenate([rows for one in scored for rows in (one.trial.query, one.trial.gallery)]))
-    zero = int(np.count_nonzero(~features[used].any(axis=1)))
+    zero = int(np.count_nonzero(~np.asarray(features.any(axis=1))[used]))
     if zero:
         found.append(f"{zero} of {len(used)} features are all zeros: pictures without a direction rank by file order")
     return found
