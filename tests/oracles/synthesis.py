@@ -49,8 +49,7 @@ def tapered(o: np.ndarray, d: np.ndarray, length: float, start: float, end: floa
         t = ball(o, d, start)
         found = np.where(o[..., 1] + t * d[..., 1] <= k * start, np.minimum(found, t), found)
         t = ball(o - up, d, end)
-        found = np.where(o[..., 1] + t * d[..., 1] >= length + k * end, np.minimum(found, t), found)
-    return found
+        return np.where(o[..., 1] + t * d[..., 1] >= length + k * end, np.minimum(found, t), found)
 
 
 def nearest(parts: np.ndarray, setting: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +140,9 @@ def background(setting: np.ndarray, direction: np.ndarray, across: np.ndarray, d
     feet = ((point[:, 0] - setting[at.FEET_X]) / 0.34) ** 2 + ((point[:, 2] - setting[at.FEET_Z]) / 0.30) ** 2
     shade = (shade * (1 - setting[at.SHADOW] * np.exp(-feet)))[:, None]
     one, two = setting[at.FLOOR : at.FLOOR + 3], setting[at.FLOOR_SECOND : at.FLOOR_SECOND + 3]
-    on_floor = np.maximum(0, (one + share * (two - one)) * shade) * (sky + max(0, setting[at.KEY + 1]) * key + 0.6 * light)
+    on_floor = np.maximum(0, (one + share * (two - one)) * shade) * (
+        sky + max(0, setting[at.KEY + 1]) * key + 0.6 * light
+    )
     share = wall_share(setting, u, y)[:, None]
     shade = (1 + setting[at.WALL_ROUGH] * rough(1.7 * u, 1.7 * y, setting[at.WALL_PHASE]))[:, None]
     one, two = setting[at.WALL : at.WALL + 3], setting[at.WALL_SECOND : at.WALL_SECOND + 3]

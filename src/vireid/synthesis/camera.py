@@ -152,7 +152,7 @@ def draw_view(rng: np.random.Generator, place: Place, nuisance: float, occlusion
         light=(math.cos(turn) * math.cos(lift), math.sin(lift), math.sin(turn) * math.cos(lift)),
         key=float(0.55 + nuisance * (1.5 * draws[6] - 0.55)) if place.outdoor else 0.35 + 0.4 * nuisance * draws[6],
         sky=float(0.75 + 0.3 * nuisance * (draws[7] - 0.5)),
-        exposure=float(np.exp(0.6 * nuisance * (draws[8] - 0.5))),
+        exposure=float(np.exp(0.45 * nuisance * (draws[8] - 0.5))),
         crop=(
             float(0.20 * nuisance * (draws[9] - 0.5)),
             float(0.14 * nuisance * (draws[10] - 0.5)),
@@ -261,12 +261,21 @@ def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
     return second
 
 
-def develop(light: np.ndarray, sensor: Sensor, view: View, rng: np.random.Generator) -> np.ndarray:
+def metering(numbers: np.ndarray) -> float:
+    """The gain that brings a scene's light (`setting`) to the usual level: a camera's exposure, before its own bias."""
+    level = (
+        numbers[at.SKY : at.GROUND].mean() + 0.35 * numbers[at.KEY_LIGHT : at.SKY].mean() + 0.75 * numbers[at.ACTIVE]
+    )
+    return float(1.1 / level)
+
+
+def develop(light: np.ndarray, sensor: Sensor, view: View, rng: np.random.Generator, *, gain: float) -> np.ndarray:
     """What the sensor makes of linear light: bloom, blur, noise, sharpening and the tone curve.
 
     Args:
         light: H×W×3 float32, linear, 0 upwards.
         rng: draws the noise.
+        gain: of the exposure, see `metering`.
 
     Returns:
         H×W×3 uint8; three equal channels where the sensor is infrared.
@@ -278,8 +287,8 @@ def develop(light: np.ndarray, sensor: Sensor, view: View, rng: np.random.Genera
         grey = light @ LUMA.astype(np.float32)
         light = np.maximum(grey[:, :, None] + sensor.saturation * (light - grey[:, :, None]), 0.0)
         light = light * np.array(sensor.balance, dtype=np.float32)
-    # Cameras meter for the whole scene, so exposure follows the picture's own mean, imperfectly.
-    metered = light * np.float32(0.26 * sensor.exposure * view.exposure / (0.08 + float(light.mean())))
+    # Cameras meter for the scene, not for the crop: a person in black stays black.
+    metered = light * np.float32(gain * sensor.exposure * view.exposure)
     glow = np.minimum(np.maximum(metered - np.float32(0.75), 0.0), 3.0)
     small = glow[::4, ::4] if min(glow.shape[:2]) >= 32 else glow
     halo = blurred(np.ascontiguousarray(small), 0.022 * height / (4 if small is not glow else 1))

@@ -22,7 +22,7 @@ from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.size import Size
 from vireid.synthesis import layout as layouts
-from vireid.synthesis.camera import Place, Sensor, develop, draw_place, draw_sensor, draw_view, setting
+from vireid.synthesis.camera import Place, Sensor, develop, draw_place, draw_sensor, draw_view, metering, setting
 from vireid.synthesis.figure import Figure, add_person, as_stranger
 from vireid.synthesis.garment import Material, Strengths, draw_outfit
 from vireid.synthesis.person import (
@@ -166,7 +166,7 @@ def render_person(
     _add_occluders(figure, rng, strengths)
     numbers = setting(place, sensor, view, bones.points(), strengths.sensor_gap)
     light = render(*figure.tables(), numbers, int(size[0]), int(size[1]))
-    return develop(light, sensor, view, rng)
+    return develop(light, sensor, view, rng, gain=metering(numbers))
 
 
 def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strengths) -> None:
@@ -177,7 +177,7 @@ def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strength
         stranger = Person(body, draw_hair(rng, strengths), draw_skin(rng, strengths), look)
         at = ((0.52 + 0.22 * ahead) * (1 if side < 0.5 else -1), 1.1 * (ahead - 0.7))
         add_person(figure, as_stranger(stranger), skeleton(body, draw_pose(rng, body, 1.0), place=at))
-    if thing < 0.45 * strengths.occlusion:
+    if thing < 0.32 * strengths.occlusion:
         surface = figure.surface(Material((0.5 * bright, 0.45 * bright, 0.4 * bright), 0.1 + 0.5 * shine))
         sideways = np.array([1.0, 0.0, 0.0])
         middle = np.array([0.7 * (x - 0.5), 0.0, 0.75])
