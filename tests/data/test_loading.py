@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -251,3 +253,12 @@ def test_refusals(records, tmp_path):
         inference_batches(records, size=SIZE, workers=-1)
     with pytest.raises(BadInput, match="3 labels for 24 rows"):
         training_batches(records, epoch=0, **options(records, labels=np.zeros(3)))
+
+
+def test_workers_live_from_one_epoch_to_the_next(records):
+    def process(images, modality, generator):
+        return torch.full(images.shape, float(os.getpid()))
+
+    loader = TrainingLoader(records, workers=1, **options(records, augment=process))
+    seen = {batch.images[0, 0, 0, 0].item() for epoch in (0, 1) for batch in loader.batches(epoch)}
+    assert len(seen) == 1 and os.getpid() not in seen
