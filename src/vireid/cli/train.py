@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vireid.cli import console
 from vireid.data.errors import BadInput
+
+if TYPE_CHECKING:
+    from vireid.data.batch import Batch
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -132,10 +136,24 @@ def train(
             loader.batches,
             steps=loader.steps,
             accelerator=accelerator,
+            pictures=lambda: every_picture(records, labels, config.size, workers=workers, cache=kept),
             resume=resume,
             checkpoint_steps=checkpoint_steps,
         )
     print(f"trained {spec} for {config.epochs} epochs: {directory}")
+
+
+def every_picture(records: Any, labels: Any, size: Any, *, workers: int, cache: Any) -> Iterator[Batch]:
+    """Each training picture once, in file order, without augmentation: where a recipe's memory starts from."""
+    import torch
+
+    from vireid.augment.normalise import normalise
+    from vireid.data.batch import Batch
+    from vireid.data.loading import inference_batches
+
+    identity, camera = torch.from_numpy(labels), torch.from_numpy(records.camera)
+    for rows, images, modality in inference_batches(records, size=size, workers=workers, cache=cache):
+        yield Batch(normalise(images), identity[rows], modality, camera[rows])
 
 
 def describe(sets: list[str], config: Any, records: Any, identities: int, command: str) -> dict[str, Any]:
