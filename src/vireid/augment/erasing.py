@@ -18,8 +18,8 @@ from vireid.data.errors import unknown
 # normalisation, so the hole is somewhat brighter than the mean of the picture.
 CAJ = (0.4914, 0.4822, 0.4465)
 
-# The paper tries until a rectangle fits and CAJ's code 100 times. About one try in ten does not fit a person's
-# picture, so nobody can tell twenty tries from a hundred.
+# The paper tries until a rectangle fits and CAJ's code 100 times. Five to ten tries in a hundred do not fit
+# a person's picture, so nobody can tell twenty tries from a hundred.
 TRIES = 20
 
 Box = Sequence[int]
