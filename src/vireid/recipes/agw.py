@@ -31,7 +31,7 @@ from vireid.networks.resnet import Stages, Stem
 from vireid.recipes import Row
 from vireid.training.configuration import check_common_fields
 from vireid.training.distributed import whole_batch
-from vireid.training.optim import SGD, WarmUpSteps
+from vireid.training.optim import SGD, Adam, WarmUpSteps
 
 # --- hyper-parameters -------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Config:
     epoch_length: Literal["agw", "fastreid"] | int = "agw"
     precision: Literal["off", "bf16", "fp16"] = "off"
     weights: str = "imagenet"
-    optimiser: SGD = SGD()
+    optimiser: SGD | Adam = SGD()
     schedule: WarmUpSteps = WarmUpSteps()
     gradient_clip: float | None = None
     non_local: Literal["half", "code"] | None = "half"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from vireid.data.errors import BadInput, unknown
@@ -120,22 +120,32 @@ def _expected_type(config: Any, path: str) -> Any:
     return hint
 
 
-def _assign(config: Config, path: str, value: str, expected: Any) -> Config:
+def _assign(config: Any, path: str, value: str, expected: Any, full: str = "") -> Any:
+    """A copy of `config` with one field changed; `full` is the whole path, for the sentence."""
+    full = full or path
+    name, dot, rest = path.partition(".")
+    if dot:
+        inner = getattr(config, name)
+        if not is_dataclass(inner) or rest.partition(".")[0] not in {f.name for f in fields(inner)}:
+            # The field holds None, or another alternative: setting a field of one chooses that one, at its defaults.
+            kinds = _alternatives(typing.get_type_hints(type(config))[name])
+            inner = next(k for k in kinds if is_dataclass(k) and rest.partition(".")[0] in typing.get_type_hints(k))()
+        return replace(config, **{name: _assign(inner, rest, value, expected, full)})
+
+    if (choice := _dataclass_named(expected, value)) is not None:
+        return replace(config, **{name: choice()})
     from jsonargparse import ArgumentParser  # 80 ms, and only commands with --set need it
     from jsonargparse.typing import register_type
 
     register_type(Size, serializer=str, deserializer=Size.parse, fail_already_registered=False)
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", type=type(config), default=config)
+    parser.add_argument("--value", type=expected)
     try:
-        parsed = parser.parse_args([f"--config.{path}={value}"])
-        return parser.instantiate(parsed).config
-    except BadInput:
-        raise
+        return replace(config, **{name: parser.parse_args([f"--value={value}"]).value})
+    except BadInput as error:
+        raise error from None
     except Exception as error:  # jsonargparse lets whatever a type's own parser raised through
-        if (choice := _dataclass_named(expected, value)) is not None:
-            return _assign(config, path, "{class_path: " + f"{choice.__module__}.{choice.__name__}" + "}", expected)
-        raise BadInput(f"field '{path}' cannot be '{value}'; it takes {_in_words(expected)}") from error
+        raise BadInput(f"field '{full}' cannot be '{value}'; it takes {_in_words(expected)}") from error
 
 
 def _dataclass_named(expected: Any, value: str) -> type | None:

@@ -1,0 +1,156 @@
+"""The loop: resumes to the last bit, stops at what is not finite, writes down every epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vireid.data.batch import Batch
+from vireid.data.errors import BadInput
+from vireid.training import checkpoint
+from vireid.training.loop import accelerator_for, seed_everything, train
+from vireid.training.optim import SGD, WarmUpSteps
+from vireid.training.run import Run, create, open_run
+
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+    epochs: int = 3
+    identities_per_batch: int = 2
+    visible_per_identity: int = 2
+    infrared_per_identity: int = 2
+    precision: str = "off"
+    gradient_clip: float | None = None
+    optimiser: SGD = SGD(lr=0.05)
+    schedule: WarmUpSteps = WarmUpSteps(warm_up_epochs=2, milestones=(2,))
+
+
+class Network(nn.Module):
+    """Convolution, normalisation, dropout: batch statistics and a global random stream, both of which must come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten())
+        self.head = nn.LazyLinear(2)
+        self.head(self.body(torch.zeros(2, 3, 8, 8)))
+        self.poison: int | None = None
+        self.done = 0
+
+    def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
+        self.done += 1
+        logits = self.head(self.body(batch.images))
+        identity = nn.functional.cross_entropy(logits, batch.identity)
+        noise = torch.rand((), generator=batch.generator())
+        return {
+            "identity": identity,
+            "size": 0.01 * logits.square().mean() * (noise if self.done != self.poison else torch.nan),
+        }
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        return list(self.head.parameters())
+
+
+def batches(epoch: int, first: int):
+    for step in range(first, STEPS):
+        generator = torch.Generator().manual_seed(1000 * epoch + step)
+        identity = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+        images = torch.randn(8, 3, 8, 8, generator=generator) + identity.view(-1, 1, 1, 1)
+        yield Batch(images, identity, torch.tensor([0, 0, 1, 1] * 2), identity, seed=1000 * epoch + step)
+
+
+class Killed(Exception):
+    """Stands for the process ending: nothing of the loop runs after it."""
+
+
+def run_loop(path: Path, *, killed_at: tuple[int, int] | None = None, resume: bool = False, **options) -> Run:
+    seed_everything(0)
+    network = Network()
+    config = options.pop("config", Settings())
+    run = open_run(path) if resume and (path / "run.json").exists() else create(path, {})
+
+    def maybe_killed(epoch: int, first: int):
+        for step, batch in enumerate(batches(epoch, first), start=first):
+            if (epoch, step) == killed_at:
+                raise Killed
+            yield batch
+
+    network.poison = options.pop("poison", None)
+    train(network, config, run, maybe_killed, steps=STEPS, accelerator=accelerator_for("off"), resume=resume, **options)
+    return run
+
+
+def states(run: Run):
+    state = checkpoint.load(run.checkpoint)
+    optimiser = [value["momentum_buffer"] for value in state["optimiser"]["state"].values()]
+    return [*state["model"].values(), *optimiser], state["progress"], [line["terms"] for line in run.epochs()]
+
+
+@pytest.mark.parametrize("killed_at", [(0, 2), (1, 0), (1, 3), (2, 3)])
+@pytest.mark.parametrize("checkpoint_steps", [None, 1, 3])
+def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, killed_at, checkpoint_steps):
+    straight = run_loop(tmp_path / "straight")
+    with pytest.raises(Killed):
+        run_loop(tmp_path / "resumed", killed_at=killed_at, checkpoint_steps=checkpoint_steps)
+    resumed = run_loop(tmp_path / "resumed", resume=True, checkpoint_steps=checkpoint_steps)
+    (ours, progress, lines), (theirs, their_progress, their_lines) = states(resumed), states(straight)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert progress == their_progress and lines == their_lines
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    run = run_loop(tmp_path / "run")
+    before = run.checkpoint.read_bytes()
+    run_loop(tmp_path / "run", resume=True)
+    assert run.checkpoint.read_bytes() == before
+
+
+def test_a_term_that_is_not_finite_stops_the_run_by_name_and_keeps_the_last_checkpoint(tmp_path):
+    with pytest.raises(BadInput, match=r"term 'size' became nan at epoch 1, step 2; .*last good state"):
+        run_loop(tmp_path / "run", poison=STEPS + 3)
+    state = checkpoint.load(tmp_path / "run" / "last.pt")
+    assert state["progress"] == {"epoch": 1, "step": 0, "sums": {}}
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_one_json_line_per_epoch_with_terms_rates_and_extras(tmp_path):
+    run = run_loop(tmp_path / "run", after_epoch=lambda epoch: {"validation": epoch * 10})
+    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert [line["validation"] for line in lines] == [0, 10, 20]
+    assert [line["lr"]["new"] for line in lines] == pytest.approx([0.025, 0.05, 0.005])
+    assert all(set(line["terms"]) == {"identity", "size"} for line in lines)
+    assert all(line["total"] == pytest.approx(sum(line["terms"].values()), abs=1e-5) for line in lines)
+    assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_terms_go_down_on_a_problem_that_can_be_learnt(tmp_path):
+    run = run_loop(tmp_path / "run", config=Settings(epochs=8, schedule=WarmUpSteps(0, milestones=(6,))))
+    totals = [line["terms"]["identity"] for line in run.epochs()]
+    assert totals[-1] < 0.5 * totals[0]
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    """With a tiny largest norm and no momentum or decay, no weight can move further than lr × norm in a step."""
+    config = Settings(epochs=1, gradient_clip=1e-6, optimiser=SGD(0.05, 1.0, 0.0, False, 0.0))
+    seed_everything(0)
+    before = {key: value.clone() for key, value in Network().state_dict().items()}
+    after = checkpoint.load(run_loop(tmp_path / "run", config=config).checkpoint)["model"]
+    moved = max(float((after[k] - before[k]).abs().max()) for k in before if k.endswith(("weight", "bias")))
+    assert 0 < moved <= STEPS * 0.05 * 1e-6 * 1.01
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    run = run_loop(tmp_path / "run")
+    state = checkpoint.load(run.checkpoint)
+    state["model"]["head.weight"] = torch.zeros(3, 3)
+    checkpoint.save(run.checkpoint, {key: value for key, value in state.items() if key != "format"})
+    with pytest.raises(BadInput, match="does not fit this run's recipe"):
+        run_loop(tmp_path / "run", resume=True)

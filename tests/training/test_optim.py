@@ -1,0 +1,61 @@
+"""Optimisers and schedules against AGW's rule written as its code has it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vireid.data.errors import BadInput
+from vireid.training.optim import SGD, Adam, WarmUpSteps, set_learning_rate
+
+
+def agw_rate(epoch: int) -> float:
+    """The learning rate of AGW's public schedule at full rate 0.1, as a chain of ifs."""
+    if epoch < 10:
+        return 0.1 * (epoch + 1) / 10
+    if epoch < 20:
+        return 0.1
+    if epoch < 50:
+        return 0.01
+    return 0.001
+
+
+@pytest.mark.parametrize("epoch", range(0, 100))
+def test_the_default_schedule_is_agws(epoch):
+    assert 0.1 * WarmUpSteps().factor(epoch, 17, 695) == pytest.approx(agw_rate(epoch))
+
+
+def test_warm_up_by_steps_rises_in_a_line_and_ends_at_the_full_rate():
+    schedule = WarmUpSteps(warm_up_epochs=0, warm_up_steps=2000, milestones=(80, 120))
+    assert schedule.factor(0, 0, 266) == pytest.approx(0.1)
+    assert schedule.factor(3, 202, 266) == pytest.approx(0.1 + 0.9 * 1000 / 2000)
+    assert schedule.factor(7, 138, 266) == 1.0
+    assert [schedule.factor(e, 0, 266) for e in (79, 80, 120)] == pytest.approx([1, 0.1, 0.01])
+
+
+def test_a_milestone_that_could_never_happen_is_refused():
+    with pytest.raises(BadInput, match="must ascend"):
+        WarmUpSteps(milestones=(120, 80))
+
+
+@pytest.mark.parametrize("optimiser", [SGD(lr=0.1), Adam(lr=0.1, backbone_factor=0.1)])
+def test_two_groups_hold_every_trainable_parameter_once(optimiser):
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model[1].bias.requires_grad_(False)
+    built = optimiser.build(model, model[2].parameters())
+    grouped = [parameter for group in built.param_groups for parameter in group["params"]]
+    assert sorted(map(id, grouped)) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    rates = set_learning_rate(built, 0.5)
+    assert rates == pytest.approx({"backbone": 0.005, "new": 0.05})
+    assert set_learning_rate(built, 1.0) == pytest.approx({"backbone": 0.01, "new": 0.1})
+
+
+def test_sgd_is_nesterov_with_coupled_decay_worked_by_hand():
+    """One weight 2, gradient 1, decay 0.1, momentum 0.9: g = 1.2, v = 1.2, step = 0.1 (g + 0.9 v) = 0.228."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    built = SGD(lr=0.1, weight_decay=0.1).build(model, model.parameters())
+    model(torch.ones(1, 1)).sum().backward()
+    built.step()
+    assert model.weight.item() == pytest.approx(2.0 - 0.228)
