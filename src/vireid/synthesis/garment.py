@@ -145,7 +145,7 @@ def draw_material(rng: np.random.Generator, strengths: Strengths) -> Material:
     if neutral < 0.25:  # black, white and grey clothes are common, and then say less
         saturation, value = 0.12 * saturation, 0.08 + 0.87 * value
     else:
-        saturation, value = 0.28 + 0.6 * saturation, 0.20 + 0.68 * value
+        saturation, value = 0.25 + 0.6 * saturation, 0.20 + 0.62 * value
     vivid = strengths.colour_shortcut
     srgb = colorsys.hsv_to_rgb(hue, saturation * vivid, 0.45 + (value - 0.45) * vivid)
     visible = tuple(float(channel**2.2) for channel in srgb)
