@@ -1,0 +1,110 @@
+"""A training step of feature fusion with deep mutual learning, beside AGW's of the same trunk and batch.
+
+The baseline is the plainest network with the same trunk: AGW without non-local attention (two stems, ResNet-50, GeM,
+BNNeck, classifier, cross-entropy and weighted regularised triplet). Steps of both are taken in turn, so that whatever
+else the machine does falls on both. A step is the objective, the backward pass and SGD with momentum.
+
+    python benchmarks/fusion_dml.py            # ResNet-50 at 288×144, minutes on two cores
+    python benchmarks/fusion_dml.py --small    # resnet18 at 144×72, seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from vireid.data.batch import Batch
+from vireid.data.modality import Modality
+from vireid.data.size import Size
+from vireid.networks.cost import measure
+from vireid.recipes import agw, fusion_dml
+
+IDENTITIES = 395
+
+
+def main() -> None:
+    """Print multiply-accumulates and step times, each as a difference from or ratio to the baseline."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="a smaller trunk and smaller pictures")
+    parser.add_argument("--rows", type=int, default=16, help="pictures in a batch (default 16)")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each that are timed (default 5)")
+    parser.add_argument("--autocast", action="store_true", help="bf16 where it is safe")
+    options = parser.parse_args()
+    common = {"trunk": "resnet18", "size": Size(144, 72)} if options.small else {"trunk": "resnet50"}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    configs = {
+        "AGW without non-local": replace(agw.PAPER, non_local=None, weights="none", **common),
+        "fusion_dml, paper": replace(fusion_dml.PAPER, weights="none", **common),
+        "fusion_dml, no mutual learning": replace(fusion_dml.PAPER, mutual=None, weights="none", **common),
+    }
+    recipes = [agw, fusion_dml, fusion_dml]
+    size = fusion_dml.PAPER.size if not options.small else Size(144, 72)
+    batch = made_up_batch(options.rows, size).to(device)
+    networks = []
+    for recipe, config in zip(recipes, configs.values(), strict=True):
+        torch.manual_seed(0)
+        networks.append(recipe.build(config, IDENTITIES).to(device, memory_format=torch.channels_last))
+    visible = torch.tensor([int(Modality.VISIBLE)], device=device)
+    picture = torch.zeros(1, 3, *size, device=device)
+    macs = [measure(n, lambda x, n=n: n.embed(x, visible), picture).macs_path for n in networks]
+    steps = [step_of(n, c, batch, options.autocast) for n, c in zip(networks, configs.values(), strict=True)]
+    times = interleaved(steps, options.repeats, device)
+
+    print(f"{size}, batch of {options.rows}, {device}, {torch.get_num_threads()} threads, {options.repeats} repeats")
+    for name, count, took in zip(configs, macs, times, strict=True):
+        pairs = [t / base for t, base in zip(took, times[0], strict=True)]
+        print(
+            f"{name:32} {count / 1e9:6.3f} GMAC ({(count - macs[0]) / 1e9:+.3f})   step: median "
+            f"{1e3 * statistics.median(took):8.1f} ms, min {1e3 * min(took):8.1f} ms; ratio of medians "
+            f"{statistics.median(took) / statistics.median(times[0]):.3f}, of minima {min(took) / min(times[0]):.3f}, "
+            f"median of ratios {statistics.median(pairs):.3f}"
+        )
+
+
+def made_up_batch(rows: int, size: Size) -> Batch:
+    """Half visible, half infrared, four of each identity in each."""
+    half = rows // 2
+    return Batch(
+        torch.randn(2 * half, 3, *size, generator=torch.Generator().manual_seed(0)),
+        (torch.arange(half) // 4).repeat(2),
+        torch.arange(2).repeat_interleave(half),
+        torch.zeros(2 * half, dtype=torch.int64),
+    )
+
+
+def step_of(network: torch.nn.Module, config, batch: Batch, autocast: bool) -> Callable[[], None]:
+    """One training step as a call without arguments."""
+    network.train()
+    optimiser = config.optimiser.build(network, network.new_parameters())  # type: ignore[operator]
+
+    def step() -> None:
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=autocast):
+            terms = network.objective(batch)  # type: ignore[operator]
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def interleaved(steps: list[Callable[[], None]], repeats: int, device: str) -> list[list[float]]:
+    """Seconds of every repeat of every step, taken in turn after one round that is not counted."""
+    times: list[list[float]] = [[] for _ in steps]
+    for repeat in range(repeats + 1):
+        for one, took in zip(steps, times, strict=True):
+            began = time.perf_counter()
+            one()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if repeat:
+                took.append(time.perf_counter() - began)
+    return times
+
+
+if __name__ == "__main__":
+    main()
