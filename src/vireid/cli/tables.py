@@ -165,7 +165,8 @@ def run_reproduce(options: argparse.Namespace) -> None:
 
     layout, _ = datasets.parse_source(options.data)
     module = recipes.recipe(options.recipe)
-    wanted = [n for n in module.ROWS if n == options.table or n.startswith(f"{options.table.rstrip('/')}/")]
+    table = options.table.rstrip("/")
+    wanted = [n for n in module.ROWS if n == table or n.startswith((f"{table}/", f"{table}="))]
     if not wanted:
         tables = sorted({name.partition("/")[0] for name in module.ROWS})
         raise unknown(f"table or row of {options.recipe}", options.table, [*tables, *module.ROWS])
@@ -189,7 +190,27 @@ def run_reproduce(options: argparse.Namespace) -> None:
         ours = measured_for(directory, options.recipe, name, reports[0].protocol.removesuffix("@agw"))
         found.append(row_facts(options.recipe, name, row, ours))
     print(rows_table(found))
+    for page in write_curves(options.runs / options.recipe, found):
+        print(f"curve: {page}")
     console.write_json(options.json, found)
+
+
+def write_curves(directory: Path, found: list[dict[str, Any]]) -> list[Path]:
+    """A page for each parameter that the rows vary, if varying one is what all of them do."""
+    from vireid.figures.sweep import swept, write_curve
+
+    ours = {row["row"]: row["ours"] for row in found if row["ours"]}
+    pages = []
+    for parameter, rows in swept(row["row"] for row in found).items():
+        points = [(value, ours[row]["rank1"], ours[row]["map"]) for value, row in rows if row in ours]
+        if len(points) > 1:
+            measured = [ours[row] for _, row in rows if row in ours]
+            notes = [f"Measured by {', '.join(sorted({m['protocol'] for m in measured}))}, one run a point."]
+            if any(m["generated"] for m in measured):
+                notes.append("On a generated world: these numbers must not stand beside published ones.")
+            page = directory / f"{parameter}.html"
+            pages.append(write_curve(page, points, parameter=parameter.rpartition("/")[2], notes=notes))
+    return pages
 
 
 def run_cost(options: argparse.Namespace) -> None:
