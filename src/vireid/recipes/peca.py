@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -427,6 +428,30 @@ def _distance(f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
 # --- instance and modality contrast (section 3.3) ---------------------------------------------------------------------
 
 
+def identity_loss(
+    logits: torch.Tensor,
+    identity: torch.Tensor,
+    modality: torch.Tensor,
+    *,
+    scale: Literal["sum_of_means", "batch_mean"] = "sum_of_means",
+) -> torch.Tensor:
+    """L_ce, equation 4: cross-entropy as a mean over each modality's rows, added.
+
+    Args:
+        logits: B×identities.
+        identity: B int64.
+        modality: B int64.
+        scale: `batch_mean` is one mean over all rows instead.
+
+    Returns:
+        A scalar, at least float32.
+    """
+    if scale == "batch_mean":
+        return cross_entropy(logits, identity)
+    groups = [modality == value for value in modality.unique()]
+    return torch.stack([cross_entropy(logits[group], identity[group]) for group in groups]).sum()
+
+
 def instance_contrast(
     features: torch.Tensor,
     identity: torch.Tensor,
@@ -676,8 +701,6 @@ class PECA(nn.Module):
         """
         rows, visible, infrared = self._rows(batch)
         real = len(batch)
-        # The pass without a gradient goes first, while nothing is kept for the backward pass yet.
-        local = self.local_features(rows.images[:real], rows.modality[:real]) if self.gsl else None
         features = self.features(rows.images, rows.modality)
         unit = _unit(features[self.metric_features])
 
@@ -685,13 +708,16 @@ class PECA(nn.Module):
             return slice(None if auxiliary_too else real)
 
         ical = self.ical or ICAL()
-        terms = {"identity": self._classification(features["bn"], rows, taking_part(ical.in_ce))}
-        if self.gsl and self.projections is not None and local is not None:
+        part = taking_part(ical.in_ce)
+        logits = self.classifier(features["bn"][part])
+        terms = {"identity": identity_loss(logits, rows.identity[part], rows.modality[part], scale=self.ce_scale)}
+        if self.gsl and self.projections is not None:
+            local = self.local_features(rows.images[:real], rows.modality[:real])
             terms["similarity"] = similarity_loss(self.projections(features[self.gsl.input][:real]), local)
         if self.ical:
-            made = unit[real:]
-            pairs = (_distance(unit[visible], made), _distance(unit[infrared], made))
-            terms["mixing"] = sum(mixing_loss(d, margin=ical.margin, form=ical.mix) for d in pairs)  # type: ignore[assignment]
+            mixing = partial(mixing_loss, margin=ical.margin, form=ical.mix)
+            pulls = (mixing(_distance(unit[parents], unit[real:])) for parents in (visible, infrared))
+            terms["mixing"] = torch.stack(list(pulls)).sum()
         if self.instance:
             part = taking_part(ical.in_ins)
             columns = (features["pool"][part], unit[part], rows.identity[part], rows.modality[part])
@@ -717,14 +743,6 @@ class PECA(nn.Module):
             for operation in operations:
                 rows.images[chosen] = augmented(operation, rows.images[chosen], generator)
         return rows, visible, infrared
-
-    def _classification(self, features: torch.Tensor, rows: Batch, part: slice) -> torch.Tensor:
-        """L_ce, equation 4: a mean over each modality's rows, added; or one mean over all rows."""
-        logits, identity, modality = self.classifier(features[part]), rows.identity[part], rows.modality[part]
-        if self.ce_scale == "batch_mean":
-            return cross_entropy(logits, identity)
-        groups = [modality == value for value in modality.unique()]
-        return torch.stack([cross_entropy(logits[group], identity[group]) for group in groups]).sum()
 
     # --- embedding ----------------------------------------------------------------------------------------------------
 
@@ -790,18 +808,11 @@ def _printed(values: Sequence[float]) -> dict[str, float]:
 
 def _sweeps() -> dict[str, Row]:
     """Figures 4 to 6 print curves and no numbers; each passes through PECA's own point. The grid is ours."""
-    instance, modality = InstanceContrast(), ModalityContrast()
-    points = {
-        f"figure4/{t:.2f}": replace(PAPER, instance=replace(instance, temperature=t))
-        for t in (0.05, 0.10, 0.15, 0.20, 0.25)
-    }
-    points |= {
-        f"figure5/{t:.2f}": replace(PAPER, modality=replace(modality, temperature=t))
-        for t in (0.05, 0.10, 0.15, 0.20, 0.25)
-    }
-    points |= {
-        f"figure6/{w:.2f}": replace(PAPER, modality=replace(modality, weight=w)) for w in (0.0, 0.25, 0.5, 0.75, 1.0)
-    }
+    ins, mod, taus = InstanceContrast(), ModalityContrast(), (0.05, 0.10, 0.15, 0.20, 0.25)
+    points = {f"figure4/{t:.2f}": replace(PAPER, instance=replace(ins, temperature=t)) for t in taus}
+    points |= {f"figure5/{t:.2f}": replace(PAPER, modality=replace(mod, temperature=t)) for t in taus}
+    weights = (0.0, 0.25, 0.5, 0.75, 1.0)
+    points |= {f"figure6/{w:.2f}": replace(PAPER, modality=replace(mod, weight=w)) for w in weights}
     own = Row(PAPER, _printed(_TABLE3["peca"][1]), "sysu-mm01/all/single", "PECA table 3", "PECA's own point")
     return {name: own if config == PAPER else Row(config) for name, config in points.items()}
 
