@@ -7,7 +7,8 @@ gives a network with
 - `embed(images, modality) -> features`: N×3×H×W normalised images and N modalities to N×D, each of length one,
 - `new_parameters() -> [parameter]`: those that learn at the full rate,
 - `before_training(batches)`, only where a memory starts from the features of all training pictures,
-- `stems` (a `PerModality` of `Stem`s) and `stages` (`Stages`), so that ImageNet weights find their place.
+- `stems` (a `PerModality` of `Stem`s), or `stem_modules()` where modalities share one, and `stages` (`Stages`), so
+  that ImageNet weights find their place.
 
 Nothing else has to be edited to add one.
 """
@@ -103,7 +104,8 @@ def build(name: str, config: Any, identities: int, *, pretrained: bool) -> nn.Mo
         state = (
             weights.imagenet_state(config.trunk) if config.weights == "imagenet" else weights.read_state(config.weights)
         )
-        weights.load_trunk(state, list(network.stems.copies.values()), network.stages)
+        stems = network.stem_modules() if hasattr(network, "stem_modules") else list(network.stems.copies.values())
+        weights.load_trunk(state, stems, network.stages)
     return network
 
 
