@@ -34,7 +34,7 @@ class Settings:
 
 
 class Network(nn.Module):
-    """Convolution, normalisation, dropout: batch statistics and a global random stream, both of which must come back."""
+    """Batch statistics (normalisation) and a global random stream (dropout): both must come back on resume."""
 
     def __init__(self) -> None:
         super().__init__()

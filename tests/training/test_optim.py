@@ -21,7 +21,7 @@ def agw_rate(epoch: int) -> float:
     return 0.001
 
 
-@pytest.mark.parametrize("epoch", range(0, 100))
+@pytest.mark.parametrize("epoch", range(100))
 def test_the_default_schedule_is_agws(epoch):
     assert 0.1 * WarmUpSteps().factor(epoch, 17, 695) == pytest.approx(agw_rate(epoch))
 

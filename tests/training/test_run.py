@@ -14,7 +14,7 @@ from vireid.training.run import create, held, open_run, surroundings
 def test_a_run_is_made_once(tmp_path):
     run = create(tmp_path / "a" / "b", {"recipe": "agw"})
     assert open_run(run.path).facts == {"recipe": "agw"}
-    with pytest.raises(BadInput, match="holds a run already.*--resume"):
+    with pytest.raises(BadInput, match=r"holds a run already.*--resume"):
         create(run.path, {})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("do not lose")

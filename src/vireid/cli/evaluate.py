@@ -70,7 +70,15 @@ def run_score(options: argparse.Namespace) -> None:
 
     columns = read_features(options.features)
     reports = [
-        score(**columns, protocol=name, distance=options.distance, permutation=options.permutation)
+        score(
+            columns["features"],
+            columns["identity"],
+            columns["camera"],
+            columns["modality"],
+            protocol=name,
+            distance=options.distance,
+            permutation=options.permutation,
+        )
         for name in options.protocol
     ]
     show(reports, options.json)

@@ -24,9 +24,19 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message.rstrip('.')}; '{self.prog} --help' lists what it takes")
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            # argparse hides what a type's own parser said; ours say what to write instead.
+            if isinstance(error.__context__, BadInput):
+                raise BadInput(f"{'/'.join(action.option_strings) or action.metavar}: {error.__context__}") from None
+            raise
+
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
-            raise unknown(action.metavar or action.dest or "choice", str(value), [str(c) for c in action.choices])
+            kind = "/".join(action.option_strings).lstrip("-") or str(action.metavar or action.dest)
+            raise unknown(kind.lower(), str(value), [str(choice) for choice in action.choices])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 2 for a user's mistake (one sentence on standard error), 130 when interrupted. Anything else that
         escapes is our mistake: Python prints its traceback and exits with 1.
     """
-    # Idle threads sleep instead of spinning. Where other work shares the cores (a loader's workers are enough), spinning
-    # threads of torch's OpenMP take the time that the working one needs: a training step was measured 7 times slower.
+    # Idle threads sleep instead of spinning. Where other work shares the cores (a loader's workers are enough), torch's
+    # spinning OpenMP threads take the time that the working one needs: a training step was measured 7 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     top = parser()
     try:

@@ -10,7 +10,7 @@ import torch
 from vireid.augment.normalise import normalise
 
 Embed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Pictures = Iterable[tuple[np.ndarray, torch.Tensor, torch.Tensor]]
+Pictures = Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def embed_pictures(

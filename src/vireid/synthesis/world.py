@@ -7,11 +7,12 @@ and one factor can be switched off while everything else stays as it was.
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from vireid.synthesis.render import render
 
 PERSON_STREAM, FAMILY_STREAM, PLACE_STREAM, SENSOR_STREAM, MOMENT_STREAM, PLAN_STREAM = range(6)
 FACTORS = ("colour_shortcut", "look_alikes", "one_sided_detail", "sensor_gap", "occlusion")
+MARK = "GENERATED.json"  # `datasets.generated` looks for it
 CHUNK = 24  # pictures a worker takes at a time
 QUALITY = 90
 
@@ -242,6 +244,7 @@ def write_world(
     for name, text in chosen.texts.items():
         (root / name).write_bytes(text.encode())
     peopled = replace(world, identities=chosen.identities)
+    (root / MARK).write_text(_mark(peopled, layout, size), encoding="utf-8")
     chunks = [
         (root, peopled, size, chosen.pictures[start : start + CHUNK]) for start in range(0, len(chosen.pictures), CHUNK)
     ]
@@ -251,6 +254,12 @@ def write_world(
         if progress is not None:
             progress(done, len(chosen.pictures))
     return chosen.summary() | {"root": str(root), "size": str(size), "seed": world.seed}
+
+
+def _mark(world: World, layout: str, size: Size) -> str:
+    """What the world's folder says of itself, so that nobody takes its numbers for a real data set's."""
+    facts = {"generated": True, "layout": layout, "size": str(size), **asdict(world)}
+    return json.dumps(facts, indent=2) + "\n"
 
 
 def _usable_cores() -> int:

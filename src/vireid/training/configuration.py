@@ -128,8 +128,8 @@ def _assign(config: Any, path: str, value: str, expected: Any, full: str = "") -
         inner = getattr(config, name)
         if not is_dataclass(inner) or rest.partition(".")[0] not in {f.name for f in fields(inner)}:
             # The field holds None, or another alternative: setting a field of one chooses that one, at its defaults.
-            kinds = _alternatives(typing.get_type_hints(type(config))[name])
-            inner = next(k for k in kinds if is_dataclass(k) and rest.partition(".")[0] in typing.get_type_hints(k))()
+            kinds: tuple[Any, ...] = _alternatives(typing.get_type_hints(type(config))[name])
+            inner = next(k for k in kinds if rest.partition(".")[0] in getattr(k, "__dataclass_fields__", ()))()
         return replace(config, **{name: _assign(inner, rest, value, expected, full)})
 
     if (choice := _dataclass_named(expected, value)) is not None:

@@ -1,0 +1,159 @@
+"""The user's mistakes: one sentence that names the thing and the choices, exit code 2, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.small import SECOND
+from vireid.cli.main import GROUPS, main, parser
+
+WORLD, RUN, EMPTY, TEXT, BROKEN, NAN = "<world>", "<run>", "<empty>", "<text>", "<broken>", "<nan>"
+TRAIN = ["train", "agw", "--data", f"sysu-mm01:{WORLD}", "--run", "new", "--workers", "0"]
+
+MATRIX = {
+    "no verb of that name": (["trian"], ["'trian'", "did you mean 'train'"]),
+    "an unknown option": (["train", "agw", "--dat", "x"], ["--data"]),
+    "a missing option": (["train", "agw"], ["--data", "--run"]),
+    "an unknown recipe": (["train", "awg", *TRAIN[2:]], ["unknown recipe 'awg'", "agw"]),
+    "an unknown row": (["train", "agw:table9", *TRAIN[2:]], ["unknown row of agw 'table9'", "channel-augmentation"]),
+    "an unknown field": ([*TRAIN, "--set", "epoch=3"], ["unknown field 'epoch'", "did you mean 'epochs'"]),
+    "a value of the wrong type": ([*TRAIN, "--set", "epochs=many"], ["'epochs'", "'many'", "whole number"]),
+    "a value out of range": ([*TRAIN, "--set", "epochs=0"], ["'epochs' is 0", "1 or more"]),
+    "an unknown trunk": ([*TRAIN, "--set", "trunk=vgg"], ["'trunk'", "resnet50"]),
+    "half precision without a GPU": ([*TRAIN, "--set", *SECOND, "precision=fp16"], ["fp16", "GPU"]),
+    "weights that are not there": ([*TRAIN, "--set", *SECOND, "weights=no.pth"], ["no.pth", "imagenet"]),
+    "weights that are text": ([*TRAIN, "--set", *SECOND, f"weights={TEXT}"], ["not a"]),
+    "ImageNet weights for the tiny trunk": ([*TRAIN, "--set", *SECOND, "weights=imagenet"], ["'tiny'", "none"]),
+    "more identities than there are": (
+        [*TRAIN, "--set", *SECOND, "identities_per_batch=99"], ["99", "identities"],
+    ),
+    "a source without a layout": (["train", "agw", "--data", "x", "--run", "new"], ["LAYOUT:PATH", "regdb"]),
+    "an unknown layout": (["data", "check", "sysu:x"], ["unknown layout 'sysu'", "sysu-mm01"]),
+    "a directory that is not there": (["data", "check", "regdb:nowhere"], ["nowhere"]),
+    "an empty directory": (["data", "check", f"llcm:{EMPTY}"], [EMPTY]),
+    "another layout than that": (["data", "check", f"regdb:{WORLD}"], ["sysu-mm01"]),
+    "a trial out of range": (["data", "check", f"regdb:{WORLD}", "--trial", "11"], ["11", "1 to 10"]),
+    "a run that is there already": (
+        ["train", "agw", "--data", f"sysu-mm01:{WORLD}", "--run", RUN, "--set", *SECOND], ["--resume"],
+    ),
+    "resuming with other fields": (
+        ["train", "agw", "--data", f"sysu-mm01:{WORLD}", "--run", RUN, "--resume", "--set", *SECOND, "seed=5"],
+        ["seed", "--resume"],
+    ),
+    "no run": (["test", EMPTY, "--data", f"sysu-mm01:{WORLD}"], ["run.json"]),
+    "a checkpoint that is none": (["test", BROKEN, "--data", f"sysu-mm01:{WORLD}"], ["last.pt", "not a vireid"]),
+    "an unknown protocol": (
+        ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--protocol", "sysu-mm01/all/singel"], ["sysu-mm01/all/single"],
+    ),
+    "a protocol of another layout": (
+        ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--protocol", "regdb/v2i"], ["regdb", "sysu-mm01"],
+    ),
+    "the official draw without its file": (
+        ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--protocol", "sysu-mm01/all/single@official"], ["rand_perm_cam"],
+    ),
+    "features that are not there": (["score", "no.npz", "--protocol", "regdb/v2i"], ["no.npz"]),
+    "features that are text": (["score", TEXT, "--protocol", "regdb/v2i"], ["features"]),
+    "NaN in features": (["score", NAN, "--protocol", "regdb/v2i"], ["row 1", "NaN"]),
+    "a JSON file that cannot be written": (["rows", "--json", f"{EMPTY}/no/rows.json"], ["rows.json"]),
+    "an unknown table": (
+        ["reproduce", "agw", "table77", "--data", f"sysu-mm01:{WORLD}"], ["table77", "sysu-mm01"],
+    ),
+    "a size that is none": (["cost", "agw", "--size", "big"], ["'big'", "HEIGHTxWIDTH"]),
+    "a world of nobody": (["data", "synthesise", "w", "--layout", "regdb", "--identities", "0"], ["identities", "0"]),
+    "a difficulty out of range": (
+        ["data", "synthesise", "w", "--layout", "regdb", "--difficulty", "7"], ["difficulty", "0 to 1"],
+    ),
+    "a report of an untested run": (["report", BROKEN], ["vireid test"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(worlds, runs, tmp_path_factory):
+    """What the placeholders of the matrix stand for."""
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "empty").mkdir()
+    (folder / "text.pth").write_text("not a checkpoint, not features")
+    broken = folder / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text((runs["sysu-mm01"] / "run.json").read_text())
+    (broken / "last.pt").write_bytes((runs["sysu-mm01"] / "last.pt").read_bytes()[:5000])
+    features = np.ones((4, 3), dtype=np.float32)
+    features[1, 2] = np.nan
+    np.savez(folder / "nan.npz", features=features, identity=[1, 2, 1, 2], camera=[1, 1, 2, 2], modality=[0, 0, 1, 1])
+    return {
+        WORLD: worlds["sysu-mm01"],
+        RUN: runs["sysu-mm01"],
+        EMPTY: folder / "empty",
+        TEXT: folder / "text.pth",
+        BROKEN: broken,
+        NAN: folder / "nan.npz",
+    }
+
+
+@pytest.mark.parametrize("mistake", MATRIX)
+def test_a_mistake_is_one_sentence_and_exit_code_2(mistake, places, tmp_path, monkeypatch, capsys):
+    arguments, words = MATRIX[mistake]
+    monkeypatch.chdir(tmp_path)
+
+    def filled(text: str) -> str:
+        for name, path in places.items():
+            text = text.replace(name, str(path))
+        return text
+
+    before = (places[RUN] / "last.pt").read_bytes()
+    assert main([filled(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    sentences = [line for line in error.splitlines() if line.startswith("vireid: ")]
+    assert len(sentences) == 1 and error.rstrip().endswith(sentences[0]), error
+    assert "Traceback" not in error
+    assert all(filled(word) in sentences[0] for word in words), sentences[0]
+    assert (places[RUN] / "last.pt").read_bytes() == before
+
+
+def test_testing_on_another_regdb_trial_is_refused_with_the_reason(runs, worlds, capsys):
+    assert main(["test", str(runs["regdb"]), "--data", f"regdb:{worlds['regdb']}", "--trial", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "trained on trial 1" in error and "inflate" in error and "--trial 2" in error
+
+
+def test_an_unreadable_picture_stops_training_by_name_and_is_skipped_only_when_asked(worlds, tmp_path, capsys):
+    import shutil
+
+    world = tmp_path / "world"
+    shutil.copytree(worlds["sysu-mm01"], world)
+    first = (world / "exp" / "train_id.txt").read_text().split(",")[0].strip()
+    victims = sorted((world / "cam1" / f"{int(first):04d}").iterdir())
+    for victim in victims:
+        victim.write_bytes(victim.read_bytes()[:200])
+    arguments = ["train", "agw", "--data", f"sysu-mm01:{world}", "--workers", "0", "--set", *SECOND, "epoch_length=30"]
+    assert main([*arguments, "--run", str(tmp_path / "stops")]) == 2
+    error = capsys.readouterr().err
+    assert any(str(victim) in error for victim in victims)
+    assert main([*arguments, "--run", str(tmp_path / "skips"), "--skip-unreadable"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped, cannot be read: ")]
+    assert said and all(any(line.endswith(victim.name) for victim in victims) for line in said)
+
+
+@pytest.mark.process
+def test_the_installed_program_exits_with_2_and_starts_quickly_enough_to_help():
+    done = subprocess.run([sys.executable, "-m", "vireid.cli.main", "train", "agw"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
+    code = (
+        "import sys; from vireid.cli.main import main; main([]); sys.exit(bool({'torch', 'numba'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_every_verb_has_help(capsys):
+    top = parser()
+    verbs = next(action for action in top._actions if action.dest == "verb").choices
+    assert {"demo", "data", "train", "test", "score", "rows", "reproduce", "cost", "report"} <= set(verbs)
+    for verb in verbs:
+        with pytest.raises(SystemExit) as end:
+            main([verb, "--help"])
+        assert end.value.code == 0 and "usage: vireid" in capsys.readouterr().out
+    assert all(group.__doc__ for group in GROUPS)
