@@ -1,0 +1,258 @@
+"""The documents are run: their code, their commands, their links and their lists are checked against the package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import vireid
+import vireid.datasets
+import vireid.recipes
+from vireid.cli.main import parser
+from vireid.data.protocol import protocol_names
+from vireid.recipes import recipe, recipes
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
+]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+FENCE = re.compile(r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)\)")
+SHELL = {"bash", "sh", "console"}
+
+
+def blocks(page: Path, languages: set[str]) -> Iterator[tuple[int, str]]:
+    """(line, code) of every fenced block in one of the languages."""
+    text = page.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        if found["language"] in languages:
+            yield text.count("\n", 0, found.start()) + 2, found["code"]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def own_rooms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A page may add a folder to a room, as a user would; afterwards the room is as it was."""
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    for room in (vireid.recipes, vireid.datasets):
+        monkeypatch.setattr(room, "__path__", list(room.__path__))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
+            package, _, child = name.rpartition(".")
+            if package:
+                delattr(sys.modules[package], child)
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", [n for n, page in zip(NAMES, PAGES, strict=True) if any(blocks(page, {"python"}))])
+def test_python_blocks_run(name, own_rooms):
+    """Blocks of one page share a namespace and start in an empty folder."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for line, code in blocks(ROOT / name, {"python"}):
+        # Empty lines before the code put the page's own line numbers into a traceback.
+        exec(compile("\n" * (line - 1) + code, name, "exec"), namespace)
+
+
+def test_the_important_pages_have_code_that_runs():
+    """So that the test above cannot become empty without anybody noticing."""
+    running = {name for name, page in zip(NAMES, PAGES, strict=True) if any(blocks(page, {"python"}))}
+    wanted = {"README.md", "docs/extend/loss.md", "docs/extend/dataset.md", "docs/extend/recipe.md", "docs/protocols.md"}
+    assert wanted <= running
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_relative_links_and_pictures_exist(name):
+    page = ROOT / name
+    missing = []
+    for found in LINK.finditer(prose(page)):
+        target, _, anchor = unquote(found["target"]).partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        file = page.parent / target if target else page
+        if not file.exists():
+            missing.append(found["target"])
+        elif anchor and file.suffix == ".md" and anchor not in anchors(file):
+            missing.append(f"{found['target']} (headings: {', '.join(anchors(file))})")
+    assert not missing
+
+
+def anchors(page: Path) -> list[str]:
+    """Anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#{1,6}\s+(.+?)\s*$", prose(page), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def commands(code: str) -> Iterator[list[str]]:
+    """The arguments of every `vireid …` command in a piece of shell, wherever it stands in a line."""
+    code = re.sub(r"\\\n", " ", code)
+    lines, until = [], None
+    for line in code.splitlines():
+        if until is not None:  # inside a here-document
+            until = None if line.strip() == until else until
+            continue
+        if begun := re.search(r"<<-?\s*['\"]?(\w+)", line):
+            until = begun[1]
+        lines.append(line)
+    for line in lines:
+        words = re.sub(r"\$(\w+|\{\w+\})", "1", line)
+        lexer = shlex.shlex(words, posix=True, punctuation_chars=";&|()<>")
+        lexer.whitespace_split = True
+        found: list[str] | None = None
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|()<>"):
+                if found is not None:
+                    yield found
+                found = None
+            elif found is not None:
+                found.append(word)
+            elif word == "vireid":
+                found = []
+
+
+COMMANDS = [
+    pytest.param(arguments, id=f"{name}:{line}:{' '.join(arguments)[:60]}")
+    for name, page in zip(NAMES, PAGES, strict=True)
+    for line, code in blocks(page, SHELL)
+    for arguments in commands(code)
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_commands_parse(arguments):
+    if "--help" in arguments:
+        arguments = [word for word in arguments if word != "--help"]
+        assert not arguments or arguments[0] in verbs(parser())
+        return
+    options = parser().parse_args(arguments)
+    assert options.verb is not None or options.version
+    check_names(options)
+
+
+def check_names(options: argparse.Namespace) -> None:
+    """Recipes, rows, layouts, protocols and fields that a command names must exist."""
+    from vireid.data.protocol import parse_protocol
+    from vireid.datasets import parse_source
+    from vireid.recipes import find_row
+    from vireid.training.configuration import with_fields
+
+    if getattr(options, "data", None):
+        parse_source(options.data)
+    for protocol in getattr(options, "protocol", None) or ():
+        parse_protocol(protocol)
+    if getattr(options, "recipe", None) and options.recipe.partition(":")[0] in recipes():
+        _, _, row = find_row(options.recipe)
+        with_fields(row.config, getattr(options, "sets", ()))
+        if getattr(options, "table", None):
+            rows = recipe(options.recipe).ROWS
+            assert any(row == options.table or row.startswith(f"{options.table}/") for row in rows), options.table
+
+
+def test_a_command_that_does_not_exist_is_found():
+    assert [*commands("cd x && vireid train agw \\\n --run $d; echo vireids | cat")] == [["train", "agw", "--run", "1"]]
+    assert [*commands("cat > a.sh <<'END'\nvireid nonsense\nEND\nvireid demo")] == [["demo"]]
+    with pytest.raises(ValueError, match="unknown VERB 'trian'"):
+        parser().parse_args(["trian"])
+
+
+def verbs(top: argparse.ArgumentParser) -> set[str]:
+    """The first words that the program takes."""
+    actions = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    return set(actions[0].choices)
+
+
+def test_every_verb_is_explained_somewhere():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert not [verb for verb in verbs(parser()) if f"vireid {verb}" not in text]
+
+
+def test_the_protocols_page_lists_every_protocol():
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"<!-- every protocol -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert re.findall(r"^\| `([^`]+)` \|", listed, re.MULTILINE) == protocol_names()
+
+
+def test_the_architecture_page_lists_every_room():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"<!-- every room -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    rooms = {init.parent.name for init in (ROOT / "src" / "vireid").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)/` \|", listed, re.MULTILINE)) == rooms
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_field_of_a_recipe_is_on_its_papers_page(name):
+    page = ROOT / "docs" / "papers" / f"{name}.md"
+    assert page.is_file(), f"write docs/papers/{name}.md"
+    text = page.read_text(encoding="utf-8")
+    assert not [f.name for f in fields(recipe(name).PAPER) if f"`{f.name}`" not in text]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_code_type_exist(name):
+    """`vireid.room.thing` resolves, `src/…`, `tests/…` and `docs/…` are files, `tests/…::test_x` is in its file."""
+    wrong = []
+    for word in re.findall(r"`([^`\n]+)`", prose(ROOT / name)):
+        if re.fullmatch(r"vireid(\.\w+)+(\(.*\))?", word) and not resolves(word.partition("(")[0]):
+            wrong.append(word)
+        elif re.fullmatch(r"(src|tests|docs|benchmarks)/[\w/.-]+(::\w+)?", word):
+            file, _, test = word.partition("::")
+            found = ROOT / file
+            if not found.exists() or (test and f"def {test}(" not in found.read_text(encoding="utf-8")):
+                wrong.append(word)
+    assert not wrong
+
+
+def resolves(dotted: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one, however deep."""
+    parts = dotted.split(".")
+    for split in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:split]))
+        except ImportError:
+            continue
+        for part in parts[split:]:
+            known = getattr(found, "__dataclass_fields__", {}) | getattr(found, "__annotations__", {})
+            if not hasattr(found, part) and part not in known:
+                return False
+            found = getattr(found, part, None)
+        return True
+    return False
+
+
+MACHINE_PATH = re.compile(r"(?<![\w.])/(work|tmp|home|root|opt|mnt|Users)/\w|shared/(architecture|protocols|methods)")
+
+
+def test_no_machine_paths():
+    """Documents and sources speak of no particular machine. A program's own temporary folder is Python's business."""
+    kinds = {".md", ".py", ".toml", ".txt", ".html", ".cfg", ".yaml", ".yml", ""}
+    places = ("src", "docs", "benchmarks", "tests", ".ci")
+    files = [file for place in places for file in (ROOT / place).rglob("*") if file.is_file()]
+    files += [file for file in ROOT.iterdir() if file.is_file()]
+    found = []
+    for file in files:
+        if file.suffix not in kinds or "__pycache__" in file.parts or "_build" in file.parts or file == Path(__file__):
+            continue
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{file.relative_to(ROOT)}: {hit[0]}" for hit in MACHINE_PATH.finditer(text)]
+    assert not found
