@@ -2,7 +2,8 @@
 
 The baseline is the plainest network with the same trunk: AGW without non-local attention (two stems, ResNet-50, GeM,
 BNNeck, classifier, cross-entropy and weighted regularised triplet). Steps of both are taken in turn, so that whatever
-else the machine does falls on both. A step is the objective, the backward pass and SGD with momentum.
+else the machine does falls on both. A step is the objective, the backward pass and SGD with momentum. On a machine
+that does other work at the same time the processor's seconds say more than the wall clock's.
 
     python benchmarks/fusion_dml.py            # ResNet-50 at 288×144, minutes on two cores
     python benchmarks/fusion_dml.py --small    # resnet18 at 144×72, seconds
@@ -57,13 +58,14 @@ def main() -> None:
 
     print(f"{size}, batch of {options.rows}, {device}, {torch.get_num_threads()} threads, {options.repeats} repeats")
     for name, count, took in zip(configs, macs, times, strict=True):
-        pairs = [t / base for t, base in zip(took, times[0], strict=True)]
-        print(
-            f"{name:32} {count / 1e9:6.3f} GMAC ({(count - macs[0]) / 1e9:+.3f})   step: median "
-            f"{1e3 * statistics.median(took):8.1f} ms, min {1e3 * min(took):8.1f} ms; ratio of medians "
-            f"{statistics.median(took) / statistics.median(times[0]):.3f}, of minima {min(took) / min(times[0]):.3f}, "
-            f"median of ratios {statistics.median(pairs):.3f}"
-        )
+        print(f"{name:32} {count / 1e9:6.3f} GMAC ({(count - macs[0]) / 1e9:+.3f})")
+        for clock in ("wall", "processor") if device == "cpu" else ("wall",):
+            own, base = ([t[clock] for t in times_of] for times_of in (took, times[0]))
+            middle, least = statistics.median(own), min(own)
+            print(
+                f"    {clock:9} seconds a step: median {middle:7.3f}, min {least:7.3f}; ratio to AGW's: of medians "
+                f"{middle / statistics.median(base):.3f}, of minima {least / min(base):.3f}"
+            )
 
 
 def made_up_batch(rows: int, size: Size) -> Batch:
@@ -92,17 +94,18 @@ def step_of(network: torch.nn.Module, config, batch: Batch, autocast: bool) -> C
     return step
 
 
-def interleaved(steps: list[Callable[[], None]], repeats: int, device: str) -> list[list[float]]:
-    """Seconds of every repeat of every step, taken in turn after one round that is not counted."""
-    times: list[list[float]] = [[] for _ in steps]
+def interleaved(steps: list[Callable[[], None]], repeats: int, device: str) -> list[list[dict[str, float]]]:
+    """Seconds of every repeat of every step by two clocks, taken in turn after one round that is not counted."""
+    times: list[list[dict[str, float]]] = [[] for _ in steps]
     for repeat in range(repeats + 1):
         for one, took in zip(steps, times, strict=True):
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             one()
             if device == "cuda":
                 torch.cuda.synchronize()
+            ended = time.perf_counter(), time.process_time()
             if repeat:
-                took.append(time.perf_counter() - began)
+                took.append({"wall": ended[0] - began[0], "processor": ended[1] - began[1]})
     return times
 
 
