@@ -422,7 +422,8 @@ def test_the_mixing_term_measures_each_generated_row_against_its_two_parents():
     twin = copy.deepcopy(net)
     term = net.objective(batch)["mixing"].item()
     grown, visible, infrared = peca.with_auxiliary_rows(batch)
-    f = functional.normalize(twin.features(grown.images, grown.modality)["bn"].double())
+    with torch.no_grad():
+        f = functional.normalize(twin.features(grown.images, grown.modality)["bn"].double())
     pairs = [[float((f[i] - f[12 + g]).norm()) for g, i in enumerate(rows)] for rows in (visible, infrared)]
     expected = sum(oracle.mixing(distances, margin=0.7, form="hinge") for distances in pairs)
     assert term == pytest.approx(expected, rel=1e-4)

@@ -663,7 +663,8 @@ class PECA(nn.Module):
                 identities, kept, self.width, rate=modality.rate, order=modality.order, normalise=modality.normalise
             )
         self.gsl, self.ical, self.instance, self.modality = gsl, ical, instance, modality
-        self.metric_features, self.ce_scale, self.colour = metric_features, ce_scale, dict(colour or {})
+        self.metric_features, self.colour = metric_features, dict(colour or {})
+        self.ce_scale: Literal["sum_of_means", "batch_mean"] = ce_scale
         self.draws_rows = ical is not None
 
     def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
