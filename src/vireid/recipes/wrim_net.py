@@ -699,7 +699,7 @@ def _keys(**changes: Any) -> Config:
 
 
 # Of the ablations: configuration, Rank-1, mAP, note, parameters, FLOPs. None is a cell that is not legible.
-_ABLATIONS: Mapping[str, tuple[Any, ...]] = {
+_ABLATIONS: dict[str, tuple[Any, ...]] = {
     "table3/baseline": (_BASELINE, 50.42, 57.05),
     "table3/miim": (_ONLY_MIIM, 55.31, 61.56),
     "table3/aicl": (_placed(), 54.83, 61.27),

@@ -1,0 +1,658 @@
+"""WRIM-Net against its equations, its printed counts, and its rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from tests.oracles import wrim_net as oracle
+from vireid import recipes
+from vireid.data.batch import Batch
+from vireid.data.errors import BadInput
+from vireid.data.size import Size
+from vireid.losses.classification import cross_entropy
+from vireid.losses.triplet import batch_hard_triplet
+from vireid.networks.cost import measure
+from vireid.networks.resnet import Stages, Stem
+from vireid.networks.tokens import attend, place, sincos, window_centres
+from vireid.recipes import wrim_net
+from vireid.recipes.wrim_net import (
+    MIIM,
+    PAPER,
+    ROWS,
+    Auxiliary,
+    BatchHardTriplet,
+    KeyInstance,
+    anchors_without_positives,
+    key_instance_contrast,
+)
+from vireid.training.configuration import with_fields
+
+SMALL = replace(PAPER, trunk="tiny", weights="none", size=Size(96, 48))
+# Of the MIIMs after stages 1 to 4 of a ResNet-50: channels, spatial ratio, channel ratio, parameters.
+ANCHORS = ((256, 4, 2, 624_512), (512, 2, 2, 921_344), (1024, 1, 4, 792_832), (2048, 1, 4, 3_158_528))
+RESNET50, NECK = 23_508_032, 4_096
+
+
+def rows_of(identities: int, visible: int, infrared: int, width: int, seed: int = 0):
+    """Features in double precision, identities, modalities: so many rows of each identity, shuffled."""
+    generator = torch.Generator().manual_seed(seed)
+    identity = torch.arange(identities).repeat_interleave(visible + infrared)
+    modality = torch.tensor([0] * visible + [1] * infrared).repeat(identities)
+    order = torch.randperm(len(identity), generator=generator)
+    features = torch.randn(len(identity), width, generator=generator, dtype=torch.float64)
+    return features, identity[order], modality[order]
+
+
+def a_batch(config=SMALL, rows: int = 12) -> Batch:
+    images = torch.randn(rows, 3, *config.size, generator=torch.Generator().manual_seed(1))
+    modality = torch.arange(rows) % 2
+    return Batch(images, torch.arange(rows) // 4, modality, modality, seed=5)
+
+
+# --- CMKIC ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=14),
+    top_k=st.integers(1, 5),
+    reduction=st.sampled_from(["mean", "sum"]),
+    seed=st.integers(0, 99),
+)
+def test_contrast_is_the_formula_for_any_counts(rows, top_k, reduction, seed):
+    identity, modality = (torch.tensor(column) for column in zip(*rows, strict=True))
+    features = torch.randn(len(rows), 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = key_instance_contrast(features, identity, modality, top_k=top_k, temperature=0.3, reduction=reduction)
+    wanted = oracle.key_instance_contrast(
+        features.tolist(), identity.tolist(), modality.tolist(), top_k=top_k, temperature=0.3, reduction=reduction
+    )
+    assert found.item() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("anchors", [0, 1])
+def test_contrast_in_each_direction_alone(anchors):
+    # One anchor: in the other direction each of its positives is alone with it, which costs nothing.
+    features, identity, modality = rows_of(3, 1, 4, 5)
+    keep = (modality == 1) | (identity == 0)
+    features, identity, modality = features[keep], identity[keep], (modality[keep] + anchors) % 2
+    rows = (features.tolist(), identity.tolist(), modality.tolist())
+    wanted = oracle.key_instance_contrast(*rows, top_k=2, temperature=0.07, reduction="mean")
+    found = key_instance_contrast(features, identity, modality, top_k=2)
+    assert wanted > 0.1
+    assert found.item() == pytest.approx(wanted)
+
+
+def test_contrast_by_hand():
+    # z: visible (1, 0) of 0; infrared (0, 1) and (1, 0) of 0, (-1, 0) of 1. With K = 1 and τ = 1 the key of the visible
+    # anchor is (0, 1), at similarity 0, and the negative is at -1: log(1 + e^-1). The two infrared anchors of 0 have
+    # one positive and no negative, and lose nothing; the one of 1 has no positive and is left out.
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    identity, modality = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])
+    found = key_instance_contrast(5 * z, identity, modality, top_k=1, temperature=1.0)
+    assert found.item() == pytest.approx(math.log(1 + math.exp(-1)) / 2)
+    assert anchors_without_positives(identity, modality).item() == 1
+
+
+@pytest.mark.parametrize("identities, each, keys", [(8, 8, 60), (4, 16, 52)])
+def test_contrast_of_collapsed_features(identities, each, keys):
+    _, identity, modality = rows_of(identities, each, each, 1)
+    features = torch.ones(len(identity), 8)
+    assert key_instance_contrast(features, identity, modality).item() == pytest.approx(math.log(keys))
+    total = key_instance_contrast(features, identity, modality, reduction="sum").item()
+    assert total == pytest.approx(64 * math.log(keys))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_contrast_gradient(reduction):
+    features, identity, modality = rows_of(3, 2, 3, 4)
+    identity[0], modality[1] = 7, 2  # an anchor without positives, and a row of neither modality
+    assert torch.autograd.gradcheck(
+        lambda f: key_instance_contrast(f, identity, modality, top_k=2, temperature=0.5, reduction=reduction),
+        (features.requires_grad_(),),
+    )
+
+
+def test_contrast_reaches_anchors_keys_and_negatives_and_nothing_else():
+    # Only the visible row is an anchor with a choice; the infrared ones have one positive and no negative.
+    z = torch.tensor([[1.0, 0.2], [-1.0, 0.5], [0.9, 0.4], [0.3, -1.0]], requires_grad=True)
+    key_instance_contrast(z, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1]), top_k=1).backward()
+    assert z.grad[[0, 1, 3]].any(1).all()
+    assert not z.grad[2].any()
+
+
+def test_contrast_without_anchors_is_zero_with_a_graph():
+    for identity, modality in (([0, 0], [0, 0]), ([0, 1], [0, 1]), ([0, 0], [0, 2])):
+        features = torch.randn(2, 3, requires_grad=True)
+        loss = key_instance_contrast(features, torch.tensor(identity), torch.tensor(modality))
+        loss.backward()
+        assert loss.item() == 0 and not features.grad.any()
+        assert anchors_without_positives(torch.tensor(identity), torch.tensor(modality)) == 2 - modality.count(2)
+
+
+def test_contrast_ignores_row_order_and_length():
+    features, identity, modality = rows_of(4, 3, 5, 6)
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(4))
+    here = key_instance_contrast(features, identity, modality)
+    there = key_instance_contrast(3 * features[order], identity[order], modality[order])
+    torch.testing.assert_close(here, there)
+
+
+def test_contrast_with_random_selection():
+    features, identity, modality = rows_of(3, 4, 4, 5)
+
+    def drawn(seed: int, top_k: int) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        return key_instance_contrast(
+            features, identity, modality, top_k=top_k, selection="random", generator=generator
+        ).item()
+
+    assert drawn(3, 2) == drawn(3, 2)
+    assert len({drawn(seed, 2) for seed in range(5)}) == 5
+    # With all positives chosen there is nothing to draw.
+    hardest = [key_instance_contrast(features, identity, modality, top_k=k).item() for k in (2, 4)]
+    assert drawn(1, 4) == pytest.approx(hardest[1])
+    # The hardest positives cost most.
+    assert all(drawn(seed, 2) < hardest[0] for seed in range(5))
+
+
+def test_contrast_computes_in_float32_and_survives_autocast():
+    features, identity, modality = rows_of(4, 4, 4, 8)
+    wanted = key_instance_contrast(features.float(), identity, modality)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = key_instance_contrast(features.float(), identity, modality)
+    assert found.dtype == torch.float32 and torch.equal(found, wanted)
+    assert key_instance_contrast(features.bfloat16(), identity, modality).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"reduction": "max"}, {"selection": "easiest"}, {"top_k": 0}, {"temperature": 0.0}], ids=str
+)
+def test_contrast_refuses_what_it_does_not_know(wrong):
+    with pytest.raises(BadInput, match=next(iter(wrong))):
+        key_instance_contrast(*rows_of(2, 2, 2, 3), **wrong)
+
+
+# --- MIIM -------------------------------------------------------------------------------------------------------------
+
+
+def small_miim(**changes) -> MIIM:
+    torch.manual_seed(0)
+    module = MIIM(8, **{"spatial_ratio": 2, "channel_ratio": 2, "pool": 2, "heads": 2} | changes).double()
+    for bn in (module.bn_in, module.bn_out):
+        if bn.affine:
+            nn.init.normal_(bn.weight)
+            nn.init.normal_(bn.bias)
+    return module
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attention": "fused"},
+        {"spatial_ratio": 1, "channel_ratio": 4, "pool": 3},
+        {"pool": 1},
+        {"ceil": False},
+        {"positions": "none"},
+        {"positions": "sincos2d", "positions_on": "qk"},
+        {"key_positions": "pooled_centre"},
+        {"positions": "sincos2d", "key_positions": "pooled_centre"},
+        {"positions_on": "qk"},
+        {"gate_input": "raw"},
+        {"fusion": "mul"},
+        {"fusion": "add"},
+        {"affine": False, "token_norm": True, "projection_bias": False, "upsampling": "nearest"},
+    ],
+    ids=str,
+)
+def test_miim_is_the_formula(changes):
+    module = small_miim(**changes)
+    # Seven rows: one is left over by the compression, and one query row stands alone under the last keys.
+    x = torch.randn(2, 8, 7, 4, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), oracle.miim(x, module))
+
+
+def test_miim_gradient():
+    module = small_miim()
+    x = torch.randn(2, 8, 6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(module, (x,), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels, spatial, narrow, parameters", ANCHORS)
+def test_miim_has_the_published_size(channels, spatial, narrow, parameters):
+    with torch.device("meta"):
+        module = MIIM(channels, spatial_ratio=spatial, channel_ratio=narrow)
+    assert sum(p.numel() for p in module.parameters()) == parameters
+
+
+def test_a_gate_on_the_raw_map_makes_the_relu_idle():
+    x = torch.rand(2, 8, 4, 4, dtype=torch.float64)
+    module = small_miim(gate_input="raw")
+    module.bn_out = nn.Identity()
+    assert (module(x) > 0).all()
+    module.gate_input = "bn"
+    assert (module(x) == 0).any()
+
+
+def test_miim_keeps_layout_and_type():
+    module = MIIM(16, spatial_ratio=2, channel_ratio=2).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 16, 12, 6).to(memory_format=torch.channels_last)
+    assert module(x).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(module(x), module(x.contiguous()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.isfinite(module(x)).all()
+
+
+def test_miim_refuses_what_it_cannot_do():
+    with pytest.raises(BadInput, match="30 channels cannot be 2 times narrower in 8"):
+        MIIM(30, spatial_ratio=1, channel_ratio=2)
+    with pytest.raises(BadInput, match="unknown fusion 'plus'"):
+        MIIM(16, spatial_ratio=1, channel_ratio=2, fusion="plus")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="3×8 positions is too small for spatial ratio 4"):
+        MIIM(16, spatial_ratio=4, channel_ratio=2)(torch.zeros(1, 16, 3, 8))
+    with pytest.raises(BadInput, match="pool 3"):
+        MIIM(16, spatial_ratio=1, channel_ratio=2, ceil=False)(torch.zeros(1, 16, 6, 2))
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_attention_paths_agree():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 8, count, 16) for count in (216, 24, 24))
+    fused, plain, auto = (attend(q, k, v, path=path) for path in ("fused", "plain", "auto"))
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+    assert torch.equal(auto, plain)
+    many = torch.randn(2, 8, 216, 16)
+    assert torch.equal(attend(q, many, many), attend(q, many, many, path="fused"))
+    with pytest.raises(BadInput, match="attention path 'flash'"):
+        attend(q, k, v, path="flash")  # type: ignore[arg-type]
+
+
+def test_attention_by_hand():
+    # Scores 0 and log 3 after the division by √4: weights 1/4 and 3/4.
+    query = torch.tensor([[2 * math.log(3), 0.0, 0.0, 0.0]])
+    key = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    assert attend(query, key, torch.tensor([[4.0], [8.0]])).item() == pytest.approx(7.0)
+
+
+def test_position_tables_by_hand():
+    assert sincos(torch.tensor([0, 2]), 4)[0].tolist() == [0, 1, 0, 1]
+    wanted = [math.sin(2), math.cos(2), math.sin(0.02), math.cos(0.02)]
+    assert sincos(torch.tensor([2]), 4)[0].tolist() == pytest.approx(wanted)
+    assert sincos(torch.tensor([1.5]), 5).shape == (1, 5)
+    rows, columns = torch.arange(24), torch.arange(9)
+    one = place(rows, columns, 8, form="sincos1d", across=9)
+    two = place(rows, columns, 8, form="sincos2d", across=9)
+    # Row 3, column 2 of a grid nine wide is token 29.
+    assert torch.equal(one[29], sincos(torch.tensor([29]), 8)[0])
+    assert torch.equal(two[29], torch.cat((sincos(torch.tensor([3]), 4)[0], sincos(torch.tensor([2]), 4)[0])))
+
+
+def test_window_centres_by_hand():
+    # Nine positions in threes; eight, where the last window holds two.
+    device = torch.device("cpu")
+    assert window_centres(9, 3, 3, device).tolist() == [1, 4, 7]
+    assert window_centres(8, 3, 3, device).tolist() == [1, 4, 6.5]
+
+
+# --- the whole model's counts -----------------------------------------------------------------------------------------
+
+
+def on_meta(row: str | None = None, **changes):
+    config = replace(ROWS[row].config if row else PAPER, **changes)
+    with torch.device("meta"):
+        return wrim_net.build(config, 2)
+
+
+def path_of(network: nn.Module) -> int:
+    """Parameters that one visible picture meets, no classifier."""
+    skipped = ("classifier", ".infrared.", "head.")
+    return sum(p.numel() for name, p in network.named_parameters() if not any(word in name for word in skipped))
+
+
+@pytest.mark.parametrize(
+    "row, parameters, printed",
+    [
+        ("table3/baseline", RESNET50 + NECK, None),
+        ("table6/cbam", 26_028_640, "26.03"),
+        ("table6/non-local", 27_197_504, "27.20"),
+        ("table6/miim", 29_009_344, "29.01"),
+    ],
+)
+def test_parameters_of_a_path_with_one_neck(row, parameters, printed):
+    assert path_of(on_meta(row, parts=0)) == parameters
+    assert printed in (None, f"{parameters / 1e6:.2f}")
+
+
+def test_both_copies_are_stored():
+    assert sum(p.numel() for name, p in on_meta().named_parameters() if name.startswith("miims")) == 7_043_072
+
+
+def test_the_variant_of_a_reading_note_has_the_printed_size():
+    note = [
+        "mining.affine=false",
+        "mining.token_norm=true",
+        "mining.projection_bias=false",
+        "mining.upsampling=nearest",
+    ]
+    network = on_meta(mining=with_fields(PAPER, note).mining, parts=0, auxiliary=None, contrast=None)
+    assert f"{path_of(network) / 1e6:.2f}" == "28.99"
+
+
+@pytest.mark.parametrize(
+    "row, modules, products",
+    [
+        ("table6/cbam", 6.245, 6.213),
+        ("table6/non-local", 7.265, 7.608),
+        ("table6/miim", 7.186, 7.139),
+    ],
+)
+def test_table_6_was_counted_at_224x224(row, modules, products):
+    """`modules` in billions by the rule that gives the printed 6.25, 7.27 and, within 0.1 %, 7.19."""
+    network = on_meta(row, parts=0).eval()
+    images, visible = torch.zeros(1, 3, 224, 224, device="meta"), torch.tensor([0])
+    total = oracle.operations_of_modules(network, lambda: network.embed(images, visible))
+    if row == "table6/miim":
+        # Stages 1 and 2 enlarge their gates (56×56 and 28×28): eleven operations for each output.
+        total += 11 * (256 * 56**2 + 512 * 28**2)
+    assert total / 1e9 == pytest.approx(modules, abs=0.0005)
+    cost = measure(network, lambda given: network.embed(given, visible), images)
+    assert cost.macs_path / 1e9 == pytest.approx(products, abs=0.002)
+    assert cost.parameters_path == path_of(network)
+
+
+def test_macs_at_the_papers_own_size():
+    network = on_meta("table6/miim", parts=0)
+    cost = measure(network, lambda x: network.embed(x, torch.tensor([1])), torch.zeros(1, 3, 384, 144, device="meta"))
+    assert cost.macs_path / 1e9 == pytest.approx(7.877, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "row, size, width", [("table3/full", (384, 144), 7168), ("table1/regdb-v2i", (256, 144), 17408)]
+)
+def test_embedding_width(row, size, width):
+    network = on_meta(row).eval()
+    assert tuple(ROWS[row].config.size) == size
+    assert network.embed(torch.zeros(1, 3, *size, device="meta"), torch.tensor([0])).shape == (1, width)
+
+
+@pytest.mark.parametrize("row, keys", [("table3/full", 24), ("table9/pool-1", 216), ("table1/regdb-v2i", 18)])
+def test_how_many_regions_a_query_sees(row, keys):
+    network = on_meta(row).eval()
+    seen = []
+    for module in network.modules():
+        if isinstance(module, MIIM):
+            module.key.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    network.embed(torch.zeros(1, 3, *ROWS[row].config.size, device="meta"), torch.tensor([0]))
+    assert seen == [keys] * 4
+
+
+# --- network and objective --------------------------------------------------------------------------------------------
+
+
+def built(config=SMALL, identities: int = 3):
+    torch.manual_seed(0)
+    return wrim_net.build(config, identities)
+
+
+def test_the_terms_are_those_of_equation_9():
+    config = replace(SMALL, auxiliary=Auxiliary(parts=2), label_smoothing=0.1)
+    network, batch = built(config), a_batch()
+    with torch.no_grad():
+        for branch in network.branches.values():
+            nn.init.normal_(branch.classifier.linear.weight)
+        terms = network.objective(batch)
+        pooled = network.pooled(batch.images, batch.modality)
+        entropy = {
+            name: cross_entropy(network.branches[name](rows), batch.identity, label_smoothing=0.1).item()
+            for name, rows in pooled.items()
+        }
+        z = network.head(pooled["global"])
+    last = [entropy[name] for name in ("global", "part1", "part2")]
+    middle = [entropy[name] for name in ("auxiliary_global", "auxiliary_part1", "auxiliary_part2")]
+    contrast = oracle.key_instance_contrast(
+        z.double().tolist(), batch.identity.tolist(), batch.modality.tolist(),
+        top_k=4, temperature=0.07, reduction="mean",
+    )  # fmt: skip
+    triplet = batch_hard_triplet(pooled["auxiliary_global"], batch.identity, margin=0.3).item()
+    wanted = {
+        "identity": sum(last) / 3,
+        "contrast": 0.5 * contrast,
+        "auxiliary_identity": 0.1 * sum(middle) / 3,
+        "auxiliary_triplet": 0.1 * triplet,
+    }
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-3)
+
+
+def test_features_are_means_of_the_maps_and_their_stripes():
+    network, batch = built(replace(SMALL, auxiliary=Auxiliary(parts=2))).eval(), a_batch(rows=4)
+    with torch.no_grad():
+        maps, pooled = network.maps(batch.images, batch.modality), network.pooled(batch.images, batch.modality)
+        embedding = network.embed(batch.images, batch.modality)
+    p4, p5 = maps["stage3"], maps["stage4"]
+    assert p5.shape == (4, 256, 6, 3)
+    wanted = {
+        "global": p5.mean((2, 3)),
+        "part1": p5[:, :, :3].mean((2, 3)),
+        "part2": p5[:, :, 3:].mean((2, 3)),
+        "auxiliary_global": p4.mean((2, 3)),
+        "auxiliary_part1": p4[:, :, :3].mean((2, 3)),
+        "auxiliary_part2": p4[:, :, 3:].mean((2, 3)),
+    }
+    assert list(pooled) == list(wanted)
+    for name, rows in wanted.items():
+        torch.testing.assert_close(pooled[name], rows)
+    # At the start a neck in evaluation mode only divides by √(1 + ε), which the length takes away again.
+    torch.testing.assert_close(embedding, functional.normalize(torch.cat(list(wanted.values()), 1)))
+
+
+def test_separate_miims_see_one_modality_and_shared_ones_see_all():
+    network, batch = built(), a_batch()
+    images = batch.images[batch.modality == 0]
+    network.objective(batch)
+    counts = {name: int(value) for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    assert counts["miims.stage1.copies.visible.bn_in.num_batches_tracked"] == 1
+    assert counts["miims.stage4.bn_in.num_batches_tracked"] == 1
+    network.eval()
+    with torch.no_grad():
+        before = network.embed(images, torch.zeros(6, dtype=torch.int64))
+        for parameter in network.miims["stage1"].copies["infrared"].parameters():
+            parameter.zero_()
+        assert torch.equal(network.embed(images, torch.zeros(6, dtype=torch.int64)), before)
+        for parameter in network.miims["stage3"].parameters():
+            parameter.zero_()
+        assert not torch.allclose(network.embed(images, torch.zeros(6, dtype=torch.int64)), before)
+
+
+@pytest.mark.parametrize(
+    "changes, missing",
+    [
+        ({"miim": (None, "shared", None, "separate")}, "miims.stage1"),
+        ({"contrast": None}, "head"),
+        ({"contrast": BatchHardTriplet()}, "head"),
+        ({"auxiliary": None}, "branches.auxiliary_global"),
+        ({"parts": 0}, "branches.part1"),
+    ],
+    ids=str,
+)
+def test_what_is_absent_is_not_built(changes, missing):
+    assert any(name.startswith(missing) for name, _ in built().named_parameters())
+    assert not any(name.startswith(missing) for name, _ in built(replace(SMALL, **changes)).named_parameters())
+
+
+def test_the_triplet_of_table_5_is_on_the_global_feature():
+    network, batch = built(replace(SMALL, contrast=BatchHardTriplet(weight=1.0, margin=0.4))), a_batch()
+    with torch.no_grad():
+        pooled = network.pooled(batch.images, batch.modality)["global"]
+        wanted = batch_hard_triplet(pooled, batch.identity, margin=0.4)
+        torch.testing.assert_close(network.objective(batch)["contrast"], wanted)
+
+
+def test_the_auxiliary_map_can_be_taken_before_its_miim():
+    batch = a_batch(rows=4)
+    for source, key in (("after_miim", "stage3"), ("before_miim", "stage3_before")):
+        network = built(replace(SMALL, auxiliary=Auxiliary(source=source))).eval()
+        with torch.no_grad():
+            wanted = network.maps(batch.images, batch.modality)[key].mean((2, 3))
+            torch.testing.assert_close(network.pooled(batch.images, batch.modality)["auxiliary_global"], wanted)
+
+
+def test_what_is_compared():
+    batch = a_batch(rows=4)
+    network = built(replace(SMALL, compared="pool", normalised="per_part", part_width=32)).eval()
+    with torch.no_grad():
+        pooled = network.pooled(batch.images, batch.modality)
+        embedding = network.embed(batch.images, batch.modality)
+    assert [rows.shape[1] for rows in pooled.values()] == [256, 32, 32, 128]
+    wanted = torch.cat([functional.normalize(rows) for rows in pooled.values()], 1) / 2
+    torch.testing.assert_close(embedding, wanted)
+
+
+def test_skipped_anchors_are_counted_and_kept():
+    network = built()
+    batch = a_batch()
+    lonely = replace(batch, identity=torch.where(batch.modality == 1, batch.identity + 1, batch.identity) % 4)
+    network = wrim_net.build(SMALL, 4)
+    network.objective(batch)
+    assert network.anchors_skipped == 0
+    network.objective(lonely)
+    network.objective(lonely)
+    # Identity 0 has no infrared row any more, and identity 3 no visible one: two rows each, in both steps.
+    assert network.state_dict()["anchors_skipped"] == 8
+    with torch.no_grad():
+        network.eval().objective(lonely)
+    assert network.anchors_skipped == 8
+
+
+def test_one_file_of_weights_fills_the_one_stem_and_the_trunk(tmp_path):
+    torch.manual_seed(3)
+    stem, stages = Stem("tiny"), Stages("tiny")
+    torch.save({**stem.state_dict(), **stages.state_dict()}, tmp_path / "tiny.pth")
+    network = recipes.build("wrim_net", replace(SMALL, weights=str(tmp_path / "tiny.pth")), 3, pretrained=True)
+    assert torch.equal(network.get_parameter("stem.conv1.weight"), stem.conv1.weight)
+    assert torch.equal(network.get_parameter("stages.layer4.0.conv2.weight"), stages.layer4[0].conv2.weight)
+
+
+def test_a_few_steps_lower_the_terms():
+    network, batch = built(), a_batch()
+    optimiser = replace(SMALL.optimiser, lr=1e-3).build(network, network.new_parameters())
+    totals = []
+    for _ in range(6):
+        loss = torch.stack(list(network.objective(batch).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        totals.append(loss.item())
+    assert totals[-1] < 0.7 * totals[0]
+
+
+def worker(rank: int, file: str, results) -> None:
+    """One of two processes: its half of the rows, and the gradient that it gets."""
+    from vireid.training.distributed import whole_batch
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    features, identity, modality = rows_of(3, 2, 2, 4)
+    mine = slice(rank * 6, rank * 6 + 6)
+    own = features[mine].clone().requires_grad_()
+    loss = key_instance_contrast(*whole_batch(own, identity[mine], modality[mine]), top_k=1)
+    loss.backward()
+    results[rank] = (loss.item(), own.grad.tolist())
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_across_processes_it_is_the_loss_of_the_whole_batch(tmp_path):
+    features, identity, modality = rows_of(3, 2, 2, 4)
+    features.requires_grad_()
+    wanted = key_instance_contrast(features, identity, modality, top_k=1)
+    wanted.backward()
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(worker, (str(tmp_path / "meet"), results), nprocs=2)
+        (first, top), (second, bottom) = results[0], results[1]
+    assert first == second == pytest.approx(wanted.item())
+    # The wrapper around a network averages over the two processes, and so do we.
+    torch.testing.assert_close(torch.tensor(top + bottom, dtype=torch.float64) / 2, features.grad)
+
+
+# --- set-up and rows --------------------------------------------------------------------------------------------------
+
+
+def test_training_is_as_printed():
+    assert (PAPER.epochs, PAPER.optimiser.lr, PAPER.optimiser.weight_decay) == (140, 3.5e-4, 5e-4)
+    factors = [PAPER.schedule.factor(epoch, 0, 266) for epoch in (0, 10, 79, 80, 119, 120, 139)]
+    assert factors == pytest.approx([0.1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    sysu = ROWS["table1/all-single"].config
+    assert (sysu.identities_per_batch, sysu.visible_per_identity, sysu.infrared_per_identity) == (4, 16, 16)
+    assert (PAPER.contrast, PAPER.auxiliary) == (KeyInstance(0.5, 4, 0.07), Auxiliary(0.1, 0.3))
+    regdb = ROWS["table1/regdb-i2v"].config
+    assert (regdb.parts, regdb.auxiliary.parts) == (6, 2)
+
+
+def test_augmentation_greys_visible_pictures_and_erases_both():
+    certain = replace(PAPER, grey=replace(PAPER.grey, p=1.0), erasing=replace(PAPER.erasing, p=1.0))
+    images = torch.randint(0, 256, (2, 3, 48, 18), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = certain.augmentation()(images, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+    assert (found == 0).flatten(1).float().mean(1).min() > 0.02
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    kept = found[0].any(0)
+    red, green, blue = (found[0] * std + mean)[:, kept]
+    torch.testing.assert_close(red, green)
+    torch.testing.assert_close(red, blue)
+    bare = replace(PAPER, grey=None, erasing=None).augmentation()
+    assert not bare.visible and not bare.visible_before and not bare.infrared
+
+
+def test_every_table_has_its_rows():
+    counts: dict[str, int] = {}
+    for name in ROWS:
+        counts[name.partition("/")[0]] = counts.get(name.partition("/")[0], 0) + 1
+    assert counts == {
+        "table1": 6, "table2": 1, "table3": 4, "table4": 4, "table5": 3, "table6": 3, "table7": 3, "table8": 3,
+        "table9": 4, "table10": 6, "tableS1": 8, "tableS2": 3, "tableS3": 3, "tableS4": 2, "figureS1": 10,
+    }  # fmt: skip
+    assert ROWS["table9/pool-2"].published == {"rank1": None, "map": 64.49}
+    assert ROWS["table6/miim"].published["parameters_path"] == 28.99e6
+
+
+def test_differences_that_the_text_quotes_hold_between_rows():
+    def gain(better: str, worse: str, metric: str) -> float:
+        return round(ROWS[better].published[metric] - ROWS[worse].published[metric], 2)
+
+    assert (gain("table3/miim", "table3/baseline", "rank1"), gain("table3/miim", "table3/baseline", "map")) == (
+        4.89,
+        4.51,
+    )
+    assert (gain("table3/aicl", "table3/baseline", "rank1"), gain("table3/aicl", "table3/baseline", "map")) == (
+        4.41,
+        4.22,
+    )
+    assert (gain("table3/full", "table3/baseline", "rank1"), gain("table3/full", "table3/baseline", "map")) == (
+        7.96,
+        7.7,
+    )
+    assert gain("table4/stages12", "table4/none", "rank1") == 2.99
+    assert gain("table4/stages34", "table4/none", "map") == 1.45
+    assert gain("table6/miim", "table6/cbam", "rank1") == 4.6
+    assert gain("table9/pool-3", "table9/pool-1", "map") == 0.64
+    assert gain("table3/full", "table10/random-4", "rank1") == 1.92
+    assert gain("tableS2/full", "tableS2/shared", "map") == 0.6
+    assert gain("tableS4/full", "tableS4/no-auxiliary", "map") == 1.32
+
+
+@pytest.mark.parametrize("wrong", ["parts=-1", "part_width=-1", "contrast.top_k=no", "miim=[both,null,null,null]"])
+def test_wrong_fields_are_told(wrong):
+    with pytest.raises(BadInput, match=wrong.partition("=")[0].partition(".")[0]):
+        with_fields(PAPER, [wrong])
