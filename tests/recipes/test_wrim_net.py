@@ -350,16 +350,17 @@ def test_the_variant_of_a_reading_note_has_the_printed_size():
 
 
 @pytest.mark.parametrize(
-    "row, modules, products",
+    "row, ceil, modules, products",
     [
-        ("table6/cbam", 6.245, 6.213),
-        ("table6/non-local", 7.265, 7.608),
-        ("table6/miim", 7.186, 7.139),
+        ("table6/cbam", True, 6.245, 6.213),
+        ("table6/non-local", True, 7.265, 7.608),
+        ("table6/miim", True, 7.186, 7.150),
+        ("table6/miim", False, 7.178, 7.139),
     ],
 )
-def test_table_6_was_counted_at_224x224(row, modules, products):
+def test_table_6_was_counted_at_224x224(row, ceil, modules, products):
     """`modules` in billions by the rule that gives the printed 6.25, 7.27 and, within 0.1 %, 7.19."""
-    network = on_meta(row, parts=0).eval()
+    network = on_meta(row, parts=0, mining=replace(PAPER.mining, ceil=ceil)).eval()
     images, visible = torch.zeros(1, 3, 224, 224, device="meta"), torch.tensor([0])
     total = oracle.operations_of_modules(network, lambda: network.embed(images, visible))
     if row == "table6/miim":
@@ -367,14 +368,14 @@ def test_table_6_was_counted_at_224x224(row, modules, products):
         total += 11 * (256 * 56**2 + 512 * 28**2)
     assert total / 1e9 == pytest.approx(modules, abs=0.0005)
     cost = measure(network, lambda given: network.embed(given, visible), images)
-    assert cost.macs_path / 1e9 == pytest.approx(products, abs=0.002)
+    assert cost.macs_path / 1e9 == pytest.approx(products, abs=0.0005)
     assert cost.parameters_path == path_of(network)
 
 
 def test_macs_at_the_papers_own_size():
     network = on_meta("table6/miim", parts=0)
     cost = measure(network, lambda x: network.embed(x, torch.tensor([1])), torch.zeros(1, 3, 384, 144, device="meta"))
-    assert cost.macs_path / 1e9 == pytest.approx(7.877, abs=0.001)
+    assert cost.macs_path / 1e9 == pytest.approx(7.877, abs=0.0005)
 
 
 @pytest.mark.parametrize(
@@ -571,7 +572,7 @@ def worker(rank: int, file: str, results) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_across_processes_it_is_the_loss_of_the_whole_batch(tmp_path):
     features, identity, modality = rows_of(3, 2, 2, 4)
     features.requires_grad_()
