@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit
 
 
-def _compiled(function: Callable) -> Callable:
+def compiled(function: Callable) -> Callable:
+    """Compile a loop with numba, keeping what was compiled for the next process where there is a folder for it."""
     # nogil lets plain threads share the work: numba's own thread pools may not be entered by two threads at a time.
     options = {"nogil": True, "error_model": "numpy"}
     try:
@@ -23,7 +24,7 @@ def _compiled(function: Callable) -> Callable:
 LANES = 64  # the row buffer is padded to whole vector steps, so that no scalar remainder is left
 
 
-@_compiled
+@compiled
 def _below(row, threshold):  # pragma: no cover - compiled
     count = np.int32(0)
     for j in range(row.size):
@@ -32,7 +33,7 @@ def _below(row, threshold):  # pragma: no cover - compiled
     return count
 
 
-@_compiled
+@compiled
 def _up_to(row, threshold):  # pragma: no cover - compiled
     count = np.int32(0)
     for j in range(row.size):
@@ -40,7 +41,7 @@ def _up_to(row, threshold):  # pragma: no cover - compiled
     return count
 
 
-@_compiled
+@compiled
 def _equal(row, threshold):  # pragma: no cover - compiled
     count = np.int32(0)
     for j in range(row.size):
@@ -48,7 +49,7 @@ def _equal(row, threshold):  # pragma: no cover - compiled
     return count
 
 
-@_compiled
+@compiled
 def _ahead(row, place):  # pragma: no cover - compiled
     """How many entries rank ahead of the one at `place`: smaller ones, and equal ones that stand before it."""
     threshold = row[place]
@@ -63,7 +64,7 @@ def _ahead(row, place):  # pragma: no cover - compiled
     )
 
 
-@_compiled
+@compiled
 def rank_rows(  # pragma: no cover - compiled
     values,
     columns,
