@@ -312,6 +312,7 @@ class AdaptiveFusion(nn.Module):
         counts = list(channels.values()) if isinstance(channels, Mapping) else list(channels)
         self.channels = width * len(counts)
         self.up: Literal["nearest", "bilinear"] = up
+        self.separable = up == "nearest" and activation == "relu"
         self.reduce = nn.ModuleList(_convolution(count, width, activation) for count in counts)
         if weights == "asff":  # 16 channels of each map, then one number per map from all of them
             self.look = nn.ModuleList(_convolution(width, 16, "relu") for _ in counts)
@@ -323,36 +324,58 @@ class AdaptiveFusion(nn.Module):
 
         Other maps in a mapping are passed over if the names were given, and are not allowed if they were not.
         """
-        return torch.cat(self.weighted(maps), 1)
+        reduced = self.reduced(maps)
+        weights = self.weights(reduced).to(reduced[0].dtype)
+        return torch.cat([weights[:, i : i + 1] * self.enlarged(x, weights) for i, x in enumerate(reduced)], 1)
 
-    def weighted(self, maps: Maps) -> list[torch.Tensor]:
-        """The reduced maps times their weights, before the concatenation."""
-        aligned = self.aligned(maps)
-        weights = self.weights(aligned).to(aligned[0].dtype)
-        return [weights[:, i : i + 1] * x for i, x in enumerate(aligned)]
+    def pooled(self, maps: Maps, pool: GeM) -> torch.Tensor:
+        """`pool(self(maps))` without writing the fused map, which is the largest of the network; B×channels."""
+        reduced = self.reduced(maps)
+        weights = self.weights(reduced)
+        return torch.cat([self._pooled(x, weights[:, i : i + 1], pool) for i, x in enumerate(reduced)], 1)
 
-    def weights(self, aligned: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Aligned maps to B×maps×H×W: how much each counts at each position (1×maps×H×W with `param`).
+    def _pooled(self, x: torch.Tensor, weights: torch.Tensor, pool: GeM) -> torch.Tensor:
+        cell = weights.shape[2] // x.shape[2], weights.shape[3] // x.shape[3]
+        whole = all(n * k == m for n, k, m in zip(x.shape[2:], cell, weights.shape[2:], strict=True))
+        if not (self.separable and whole and isinstance(pool.p, float) and pool.p >= 1):
+            return pool(weights.to(x.dtype) * self.enlarged(x, weights))
+        # Where x ≥ 0 is constant over cells of the grid, mean (w x)^p is mean over cells (x^p · mean in the cell w^p).
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            largest = x.detach().amax((2, 3)).clamp(min=pool.eps)
+            powers = (x / largest[..., None, None]).pow(pool.p).flatten(2)
+            shares = functional.avg_pool2d(weights.to(x.dtype).clamp(min=0).pow(pool.p), cell)
+            mean = powers @ shares.expand(len(x), -1, -1, -1).flatten(2).transpose(1, 2) / powers.shape[2]
+            floor = (pool.eps / largest).pow(pool.p)
+            return torch.maximum(mean[..., 0], floor).pow(1 / pool.p) * largest
 
-        Raises:
-            BadInput: free matrices were made for another grid.
-        """
-        if self.matrices is None:
-            seen = [look(x) for look, x in zip(self.look, aligned, strict=True)]
-            return self.decide(torch.cat(seen, 1)).softmax(1)
-        if (made := self.matrices.shape[2:]) != (found := aligned[0].shape[2:]):
-            raise BadInput(f"free fusion weights were made for maps of {made[0]}x{made[1]}, not {found[0]}x{found[1]}")
-        return self.matrices
-
-    def aligned(self, maps: Maps) -> list[torch.Tensor]:
-        """The maps reduced to `width` channels, all on the finest one's grid."""
+    def reduced(self, maps: Maps) -> list[torch.Tensor]:
+        """The maps reduced to `width` channels, each on its own grid."""
         if isinstance(maps, Mapping):
             maps = [maps[name] for name in self.names] if self.names is not None else list(maps.values())
         if len(maps) != len(self.reduce):
             raise ValueError(f"this fusion is for {len(self.reduce)} maps, not {len(maps)}")
-        grid = max((x.shape[2:] for x in maps), key=lambda shape: shape[0] * shape[1])
-        reduced = [reduce(x) for reduce, x in zip(self.reduce, maps, strict=True)]
-        return [x if x.shape[2:] == grid else functional.interpolate(x, size=grid, mode=self.up) for x in reduced]
+        return [reduce(x) for reduce, x in zip(self.reduce, maps, strict=True)]
+
+    def enlarged(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """`x` on the grid of `like`."""
+        grid = like.shape[2:]
+        return x if x.shape[2:] == grid else functional.interpolate(x, size=grid, mode=self.up)
+
+    def weights(self, reduced: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Reduced maps to B×maps×H×W of the finest grid: how much each counts where (1×maps×H×W with `param`).
+
+        Raises:
+            BadInput: free matrices were made for another grid.
+        """
+        finest = max(reduced, key=lambda x: x.shape[2] * x.shape[3])
+        if self.matrices is None:
+            # Looked at before they are enlarged: with `nearest` it makes no difference but to the cost.
+            seen = [self.enlarged(look(x), finest) for look, x in zip(self.look, reduced, strict=True)]
+            return self.decide(torch.cat(seen, 1)).softmax(1)
+        if (made := self.matrices.shape[2:]) != (found := finest.shape[2:]):
+            raise BadInput(f"free fusion weights were made for maps of {made[0]}x{made[1]}, not {found[0]}x{found[1]}")
+        return self.matrices
 
 
 def _convolution(inputs: int, outputs: int, activation: str) -> nn.Module:
@@ -482,13 +505,12 @@ class FusionDML(nn.Module):
     def branches(self, maps: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Maps to the pooled feature of each branch, N×D, by name: `global`, `fusion`, `joint` (equation 3).
 
-        Without a map `fusion` the parts of it are pooled one by one, which gives the same and never writes it: it is
-        the largest map of the network, and pooling is bound by memory.
+        Without a map `fusion` its pooled feature is computed from the stages' maps.
         """
         pooled = {"global": self.pools["global"](maps["stage4"])}
         if self.fusion is not None:
-            parts = [maps["fusion"]] if "fusion" in maps else self.fusion.weighted(maps)
-            pooled["fusion"] = torch.cat([self.pools["fusion"](part) for part in parts], 1)
+            pool = self.pools["fusion"]
+            pooled["fusion"] = pool(maps["fusion"]) if "fusion" in maps else self.fusion.pooled(maps, pool)  # type: ignore[arg-type]
             pooled["joint"] = torch.cat((pooled["global"], pooled["fusion"]), 1)
         return pooled
 
