@@ -60,15 +60,18 @@ class PerModality(nn.Module):
         rows = _rows_by_value(modality)
         if len(rows) == 1:
             return self.one(next(iter(rows)))(x, *extra)
-        results = [
-            self.one(value)(*(_take(argument, chosen) for argument in (x, *extra))) for value, chosen in rows.items()
-        ]
         order = [row for chosen in rows.values() for row in chosen]
+        counts = [len(chosen) for chosen in rows.values()]
+        in_blocks = order == list(range(len(order)))
+        # Where rows of a modality stand together, as in the loader's batches, nothing is copied on the way in; and the
+        # gradients of a split are joined in one pass, where those of slices would each be padded with zeros and added.
+        there = None if in_blocks else torch.tensor(order, device=x.device)
+        pieces = [
+            (argument if there is None else argument.index_select(0, there)).split(counts) for argument in (x, *extra)
+        ]
+        results = [self.one(value)(*piece) for value, *piece in zip(rows, *pieces, strict=True)]
         stacked = torch.cat(results)
-        if order == list(range(len(order))):
-            return stacked
-        back = torch.tensor(order, device=x.device).argsort()
-        return stacked.index_select(0, back)
+        return stacked if there is None else stacked.index_select(0, there.argsort())
 
 
 def _rows_by_value(modality: torch.Tensor) -> dict[int, list[int]]:
@@ -77,11 +80,3 @@ def _rows_by_value(modality: torch.Tensor) -> dict[int, list[int]]:
     for row, value in enumerate(modality.tolist()):
         rows.setdefault(value, []).append(row)
     return rows
-
-
-def _take(rows: torch.Tensor, chosen: list[int]) -> torch.Tensor:
-    """These rows; a view without a copy where they stand together, as they do in a batch that is in blocks."""
-    first, last = chosen[0], chosen[-1]
-    if last - first + 1 == len(chosen):
-        return rows[first : last + 1]
-    return rows.index_select(0, torch.tensor(chosen, device=rows.device))
