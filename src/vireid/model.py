@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,18 @@ from torch import nn
 
 from vireid import recipes
 from vireid.augment.normalise import normalise
-from vireid.data.errors import BadInput
+from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
 from vireid.training import checkpoint
 from vireid.training.configuration import from_json
 from vireid.training.run import Run, open_run
+
+EMBEDDINGS = {
+    "neck": "after the neck, length one",
+    "pooled": "before the neck, length one",
+    "both": "after and before the neck side by side, each of length one",
+}
+"""What `--embedding` may be, and what a report calls it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Model:
         config: the recipe's configuration.
         run: the run directory it came from.
         epochs: how many epochs it was trained.
+        checkpoint: `last` or `best`.
     """
 
     network: nn.Module
@@ -36,6 +45,7 @@ class Model:
     config: Any
     run: Run
     epochs: int
+    checkpoint: str = "last"
 
     def embed(
         self, images: np.ndarray | torch.Tensor, modality: Modality | int | np.ndarray | torch.Tensor
@@ -67,18 +77,24 @@ class Model:
             return self.network.embed(normalise(images).to(device), modality.to(device)).float().cpu().numpy()  # type: ignore[operator]
 
 
-def load(run: str | Path | Run, *, untrained: bool = False) -> Model:
+def load(run: str | Path | Run, *, untrained: bool = False, which: str = "last") -> Model:
     """The model of a run directory.
 
     Args:
         run: the directory that `vireid train --run` filled.
         untrained: the network as it was before its first step, for comparison.
+        which: the `last` checkpoint, or the `best` of those that `vireid train --validate-every` compared.
 
     Raises:
         BadInput: not a run, nothing saved yet, or a checkpoint that is not one or does not fit.
     """
     if not isinstance(run, Run):
         run = open_run(Path(run))
+    if which not in ("last", "best"):
+        raise unknown("checkpoint", which, ("last", "best"))
+    file = run.best if which == "best" else run.checkpoint
+    if which == "best" and not file.exists():
+        raise BadInput(f"{run.path} has no best.pt; vireid train --validate-every N keeps one, choices here: last")
     name, config = configuration(run)
     if untrained:
         from vireid.training.loop import seed_everything
@@ -87,17 +103,40 @@ def load(run: str | Path | Run, *, untrained: bool = False) -> Model:
     network = recipes.build(name, config, run.facts["data"]["identities"], pretrained=untrained)
     epochs = 0
     if not untrained:
-        state = checkpoint.load(run.checkpoint)
+        state = checkpoint.load(file)
         try:
             network.load_state_dict(state["model"])
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise BadInput(
-                f"{run.checkpoint} does not fit recipe '{name}' as {run.path} configures it ({reason})"
-            ) from error
+            raise BadInput(f"{file} does not fit recipe '{name}' as {run.path} configures it ({reason})") from error
         epochs = state["progress"]["epoch"]
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(network, name, config, run, epochs)
+    return Model(network, name, config, run, epochs, which)
+
+
+def embedder(network: nn.Module, which: str = "neck") -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The function from images and modalities to the features that are compared.
+
+    Args:
+        network: what a recipe built.
+        which: one of `EMBEDDINGS`. Where both stand side by side, the cosine is the mean of the two cosines.
+
+    Raises:
+        BadInput: another embedding, or one that this network does not have.
+    """
+    if which not in EMBEDDINGS:
+        raise unknown("embedding", which, EMBEDDINGS)
+    neck: Any = network.embed
+    if which == "neck":
+        return neck
+    pooled: Any = getattr(network, "embed_pooled", None)
+    if pooled is None:
+        raise BadInput(f"this recipe has no embedding '{which}', nothing is compared before its neck; choices: neck")
+    if which == "pooled":
+        return pooled
+    return lambda images, modality: torch.nn.functional.normalize(
+        torch.cat([neck(images, modality), pooled(images, modality)], dim=1)
+    )
 
 
 def configuration(run: Run) -> tuple[str, Any]:

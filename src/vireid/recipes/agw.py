@@ -154,6 +154,10 @@ class AGW(nn.Module):
         """N×D features after the neck, each of length one."""
         return functional.normalize(self.neck(self.pooled(images, modality)).float())
 
+    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×D features before the neck, each of length one."""
+        return functional.normalize(self.pooled(images, modality).float())
+
     def new_parameters(self) -> list[nn.Parameter]:
         """Neck and classifier: everything else learns at a tenth of the rate, as in the code."""
         return [*self.neck.parameters(), *self.classifier.parameters()]

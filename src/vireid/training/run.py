@@ -4,6 +4,7 @@ RUN/
 ├─ run.json        configuration, command, versions, git commit, hardware, data fingerprint, RegDB trial
 ├─ log.jsonl       one line per epoch
 ├─ last.pt         the last checkpoint
+├─ best.pt         the best epoch's weights, where epochs were validated
 ├─ reports/        what `vireid test` measured, one JSON file per protocol
 └─ tensorboard/    if TensorBoard is installed
 """
@@ -41,6 +42,11 @@ class Run:
     def checkpoint(self) -> Path:
         """The last checkpoint."""
         return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch; only there if epochs were validated."""
+        return self.path / "best.pt"
 
     @property
     def log(self) -> Path:
