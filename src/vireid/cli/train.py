@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,12 @@ from vireid.cli import console
 from vireid.data.errors import BadInput
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
     from vireid.data.batch import Batch
+    from vireid.data.loading import TrainingLoader
+    from vireid.data.records import Records
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -78,26 +84,80 @@ def train(
 ) -> None:
     """Read, build, train: what `vireid train` does, for the other verbs that train.
 
+    Under a launcher every process does this, and only the main one writes and speaks.
+
     Raises:
         BadInput: whatever the user can get wrong; nothing that was there before is lost.
     """
-    from vireid import datasets, recipes
-    from vireid.data.cache import PictureCache
-    from vireid.data.loading import TrainingLoader
-    from vireid.data.sampling import ModalityBalancedSampler
-    from vireid.training.configuration import with_fields
-    from vireid.training.loop import accelerator_for, seed_everything
+    from vireid.training import distributed
     from vireid.training.loop import train as fit
-    from vireid.training.run import held
+    from vireid.training.run import Run, held
+
+    main = distributed.begin().is_main_process
+    with distributed.one_voice(), contextlib.ExitStack() as lock:
+        with distributed.agreed():
+            recipe, config, records, facts = read(spec, source, sets=sets, trial=trial, command=command)
+        network = distributed.first_on_each_machine(lambda: build(recipe, config, records))
+        with distributed.agreed():
+            accelerator, loader, pictures = load(
+                config, records, workers=workers, cache=cache, skip_unreadable=skip_unreadable
+            )
+            started = Run(directory, facts)
+            if main:
+                lock.enter_context(held(directory))
+                started = begin(directory, facts, resume=resume)
+        fit(
+            network,
+            config,
+            started,
+            loader.batches,
+            steps=loader.steps,
+            accelerator=accelerator,
+            pictures=pictures,
+            resume=resume,
+            checkpoint_steps=checkpoint_steps,
+        )
+    if main:
+        print(f"trained {spec} for {config.epochs} epochs: {directory}")
+
+
+def read(
+    spec: str, source: str, *, sets: list[str], trial: int, command: str
+) -> tuple[str, Any, Records, dict[str, Any]]:
+    """The recipe's name, its configuration, the training rows, and what `run.json` says."""
+    from vireid import datasets, recipes
+    from vireid.training.configuration import with_fields
 
     recipe, row_name, row = recipes.find_row(spec)
     config = with_fields(row.config, sets)
     layout, root = datasets.parse_source(source)
     records = datasets.training_rows(datasets.read(layout, root, trial=trial))
-    labels, identities = records.labels()
+    _, identities = records.labels()
     facts = {"recipe": recipe, "row": row_name, **describe(sets, config, records, len(identities), command)}
+    return recipe, config, records, facts
+
+
+def build(recipe: str, config: Any, records: Records) -> nn.Module:
+    """The network as it starts; a function of the configuration alone, so the same on every process."""
+    from vireid import recipes
+    from vireid.training.loop import seed_everything
+
+    _, identities = records.labels()
+    seed_everything(config.seed)
+    return recipes.build(recipe, config, len(identities), pretrained=True)
+
+
+def load(
+    config: Any, records: Records, *, workers: int, cache: Path | None, skip_unreadable: bool
+) -> tuple[Accelerator, TrainingLoader, Callable[[], Iterator[Batch]]]:
+    """The accelerator, the loader of this process's rows, and every picture once."""
+    from vireid.data.cache import PictureCache
+    from vireid.data.loading import TrainingLoader
+    from vireid.data.sampling import ModalityBalancedSampler
+    from vireid.training.loop import accelerator_for
 
     accelerator = accelerator_for(config.precision)
+    labels, _ = records.labels()
     sampler = ModalityBalancedSampler(
         labels,
         records.modality,
@@ -109,11 +169,8 @@ def train(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    seed_everything(config.seed)
-    network = recipes.build(recipe, config, len(identities), pretrained=True)
     kept = PictureCache(cache, records, config.size) if cache else None
     skipped: set[str] = set()
-
     loader = TrainingLoader(
         records,
         size=config.size,
@@ -127,20 +184,7 @@ def train(
         skip_unreadable=skip_unreadable,
         on_skip=lambda path: _say_once(path, skipped),
     )
-    with held(directory):
-        started = begin(directory, facts, resume=resume)
-        fit(
-            network,
-            config,
-            started,
-            loader.batches,
-            steps=loader.steps,
-            accelerator=accelerator,
-            pictures=lambda: every_picture(records, labels, config.size, workers=workers, cache=kept),
-            resume=resume,
-            checkpoint_steps=checkpoint_steps,
-        )
-    print(f"trained {spec} for {config.epochs} epochs: {directory}")
+    return accelerator, loader, lambda: every_picture(records, labels, config.size, workers=workers, cache=kept)
 
 
 def every_picture(records: Any, labels: Any, size: Any, *, workers: int, cache: Any) -> Iterator[Batch]:
@@ -160,9 +204,11 @@ def describe(sets: list[str], config: Any, records: Any, identities: int, comman
     """What `run.json` says besides the recipe's name."""
     from vireid import datasets
     from vireid.data.modality import Modality
+    from vireid.training import distributed
     from vireid.training.configuration import to_json
     from vireid.training.run import surroundings
 
+    processes = distributed.begin().num_processes
     visible = int((records.modality == Modality.VISIBLE).sum())
     return {
         "set": sets,
@@ -179,6 +225,8 @@ def describe(sets: list[str], config: Any, records: Any, identities: int, comman
             "infrared": len(records) - visible,
             "generated": datasets.generated(records.root),
         },
+        "processes": processes,
+        "normalisation": "over the rows of all processes" if processes > 1 else "over the rows of the one process",
         **surroundings(),
     }
 

@@ -5,6 +5,8 @@ It knows no data set, no paper and no protocol. A recipe gives named terms; the 
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -13,12 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
-from vireid.training import checkpoint
+from vireid.data.sampling import seed_of
+from vireid.training import checkpoint, distributed
 from vireid.training.journal import Journal
 from vireid.training.optim import set_learning_rate
 from vireid.training.run import Run
@@ -78,7 +80,7 @@ def accelerator_for(precision: str) -> Accelerator:
     """
     if precision == "fp16" and not torch.cuda.is_available():
         raise BadInput("precision 'fp16' needs a GPU; choices here: off, bf16")
-    return Accelerator(mixed_precision=PRECISION[precision])
+    return Accelerator(cpu=distributed.on_cpu(), mixed_precision=PRECISION[precision])
 
 
 def train(
@@ -96,56 +98,67 @@ def train(
 ) -> None:
     """Train `model` and leave a checkpoint in `run` after every epoch.
 
+    Several processes call this together. They then take the steps that one process with all their rows would take:
+    batch normalisation and gradients are the whole batch's. Only the main process reads and writes the run directory;
+    the others may not even see it.
+
     Args:
-        model: what a recipe built; see `Trainable`.
+        model: what a recipe built, with the same weights on every process; see `Trainable`. Where there are several
+            processes its batch normalisations are exchanged for synchronised ones.
         config: the recipe's configuration; see `Settings`.
-        run: the run directory, held by this process.
+        run: the run directory, held by the main process.
         batches: (epoch, first step) → this process's batches of that epoch from that step on.
         steps: steps per epoch.
         accelerator: from `accelerator_for`.
         pictures: every training picture once, as at test time, for a recipe with a `before_training(pictures)` method
-            (a memory that starts from the features of all pictures); called once, before the first step.
+            (a memory that starts from the features of all pictures); called once, before the first step, by the main
+            process.
         resume: continue from the run's last checkpoint, if it has one.
         checkpoint_steps: also save after every so many steps within an epoch.
-        after_epoch: called with the epoch's number; what it returns is added to the epoch's log line.
+        after_epoch: called with the epoch's number by the main process; what it returns is added to the epoch's log
+            line.
 
     Raises:
         BadInput: a term is not finite (names it and the step; the last checkpoint is kept), the disk is full, or the
             checkpoint to resume from cannot be read.
     """
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if accelerator.num_processes > 1:
+        distributed.synchronise_normalisation(model)
+    if accelerator.process_index > 0:  # or every process would drop the same units
+        seed_everything(seed_of(config.seed, accelerator.process_index))
     optimiser = config.optimiser.build(model, model.new_parameters())  # type: ignore[operator]
     objective, optimiser = accelerator.prepare(_Objective(model), optimiser)
+    if isinstance(objective, nn.parallel.DistributedDataParallel):
+        # Equal on every process without it: normalisation is synchronised and memories see the whole batch.
+        objective.broadcast_buffers = False
 
-    epoch, step, sums = 0, 0, {}
-    if resume and run.checkpoint.exists():
-        epoch, step, sums = _restore(run, model, optimiser, accelerator)
-
-    elif hasattr(model, "before_training"):
-        model.eval()
-        with torch.no_grad():
-            model.before_training(batch.to(accelerator.device) for batch in (pictures or tuple)())  # type: ignore[operator]
+    main = accelerator.is_main_process
+    epoch, step, sums = _begin(model, optimiser, run, accelerator, pictures=pictures, resume=resume)
 
     def save(next_epoch: int, next_step: int, sums: dict[str, float]) -> None:
-        states = gather_object([checkpoint.random_states()])  # one per process; a list of one when alone
-        if accelerator.is_main_process:
-            scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-            progress = {"epoch": next_epoch, "step": next_step, "sums": sums}
-            parts = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "scaler": scaler}
-            checkpoint.save(run.checkpoint, parts | {"progress": progress, "random": states})
+        states = distributed.gathered(checkpoint.random_states())  # one per process
+        with distributed.agreed():
+            if main:
+                scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
+                progress = {"epoch": next_epoch, "step": next_step, "sums": sums}
+                parts = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "scaler": scaler}
+                checkpoint.save(run.checkpoint, parts | {"progress": progress, "random": states})
 
     images = config.identities_per_batch * (config.visible_per_identity + config.infrared_per_identity)
     first = (epoch, step)
-    journal = Journal(run, epochs=config.epochs, steps=steps, images=images, first=first)
-    with journal:
+    journal = Journal(run, epochs=config.epochs, steps=steps, images=images, first=first) if main else None
+    with journal or contextlib.nullcontext():
         while epoch < config.epochs:
             objective.train()
             began = time.monotonic()
             rates: dict[str, float] = {}
-            for batch in batches(epoch, step):
+            for batch in distributed.in_step(batches(epoch, step)):
                 rates = set_learning_rate(optimiser, config.schedule.factor(epoch, step, steps))
                 terms = objective(batch.to(accelerator.device))
-                _stop_if_not_finite(terms, epoch, step, run)
+                values = distributed.mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
+                logged = dict(zip(terms, values.tolist(), strict=True))
+                _stop_if_not_finite(logged, epoch, step, run)
                 accelerator.backward(torch.stack(list(terms.values())).sum())
                 if config.gradient_clip is not None:
                     accelerator.clip_grad_norm_(objective.parameters(), config.gradient_clip)
@@ -153,20 +166,57 @@ def train(
                 optimiser.zero_grad()
 
                 step += 1
-                sums = {name: sums.get(name, 0.0) + float(term.detach()) for name, term in terms.items()}
-                journal.step(epoch)
+                sums = {name: sums.get(name, 0.0) + value for name, value in logged.items()}
+                if journal:
+                    journal.step(epoch)
                 if checkpoint_steps and step % checkpoint_steps == 0 and step < steps:
                     save(epoch, step, sums)
             means = {name: total / steps for name, total in sums.items()}
-            extra = after_epoch(epoch) if after_epoch else {}
-            journal.epoch(epoch, means, rates, time.monotonic() - began, extra)
+            with distributed.agreed():
+                if journal:
+                    extra = after_epoch(epoch) if after_epoch else {}
+                    journal.epoch(epoch, means, rates, time.monotonic() - began, extra)
             epoch, step, sums = epoch + 1, 0, {}
             save(epoch, step, sums)
 
 
-def _restore(run: Run, model: nn.Module, optimiser: Any, accelerator: Accelerator) -> tuple[int, int, dict[str, float]]:
-    """Put everything back where the last checkpoint left it; returns the next epoch, the next step, the term sums."""
-    state = checkpoint.load(run.checkpoint, accelerator.device)
+Progress = tuple[int, int, dict[str, float]]
+
+
+def _begin(
+    model: nn.Module,
+    optimiser: Any,
+    run: Run,
+    accelerator: Accelerator,
+    *,
+    pictures: Callable[[], Iterable[Batch]] | None,
+    resume: bool,
+) -> Progress:
+    """Restore the last checkpoint where there is one, or fill the memories; the next epoch, next step and term sums."""
+    state = None
+    with distributed.agreed():
+        if accelerator.is_main_process and resume and run.checkpoint.exists():
+            state = checkpoint.load(run.checkpoint)
+    state = distributed.from_main(state)
+    with distributed.agreed():
+        if state is not None:
+            return _restore(state, run, model, optimiser, accelerator)
+        if accelerator.is_main_process and hasattr(model, "before_training"):
+            model.eval()
+            with torch.no_grad():
+                model.before_training(batch.to(accelerator.device) for batch in (pictures or tuple)())  # type: ignore[operator]
+    distributed.buffers_from_main(model)
+    return 0, 0, {}
+
+
+def _restore(state: dict[str, Any], run: Run, model: nn.Module, optimiser: Any, accelerator: Accelerator) -> Progress:
+    """Put everything back where a checkpoint left it."""
+    states = state["random"]
+    if len(states) != accelerator.num_processes:
+        raise BadInput(
+            f"{run.checkpoint} was written by {len(states)} process(es), this run has {accelerator.num_processes}; "
+            "resume with the same number"
+        )
     try:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
@@ -175,20 +225,13 @@ def _restore(run: Run, model: nn.Module, optimiser: Any, accelerator: Accelerato
         raise BadInput(f"{run.checkpoint} does not fit this run's recipe and configuration ({reason})") from error
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
-    states = state["random"]
-    if len(states) != accelerator.num_processes:
-        raise BadInput(
-            f"{run.checkpoint} was written by {len(states)} process(es), this run has {accelerator.num_processes}; "
-            "resume with the same number"
-        )
     checkpoint.set_random_states(states[accelerator.process_index])
     progress = state["progress"]
     return progress["epoch"], progress["step"], dict(progress["sums"])
 
 
-def _stop_if_not_finite(terms: dict[str, torch.Tensor], epoch: int, step: int, run: Run) -> None:
-    values = torch.stack([term.detach() for term in terms.values()])
-    if not torch.isfinite(values).all():
-        name, value = next((n, float(v)) for n, v in zip(terms, values, strict=True) if not torch.isfinite(v))
-        kept = f"{run.checkpoint} holds the last good state" if run.checkpoint.exists() else "nothing was saved yet"
-        raise BadInput(f"term '{name}' became {value} at epoch {epoch}, step {step}; {kept}")
+def _stop_if_not_finite(terms: dict[str, float], epoch: int, step: int, run: Run) -> None:
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            kept = f"{run.checkpoint} holds the last good state" if run.checkpoint.exists() else "nothing was saved yet"
+            raise distributed.Agreed(f"term '{name}' became {value} at epoch {epoch}, step {step}; {kept}")

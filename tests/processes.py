@@ -1,0 +1,85 @@
+"""Several real processes that find each other as under a launcher, without its seconds of start.
+
+They are forked from a server that has imported everything once; each is a process of its own, which can be killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vireid.cli.main import main
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["tests.processes", "vireid.training.loop", "vireid.datasets", "vireid.evaluation"])
+
+Processes = list[Any]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(world: int, folder: Path, target: Callable[..., Any], *arguments: Any) -> Processes:
+    """`target(*arguments)` in `world` processes; what each prints and returns goes to files in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    processes = []
+    for rank in range(world):
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world > 1 else {}
+        environment = {name: str(value) for name, value in {**places, **address}.items()} if world > 1 else {}
+        processes.append(_SERVER.Process(target=_run, args=(environment, folder / f"rank{rank}", target, arguments)))
+        processes[-1].start()
+    return processes
+
+
+def wait(processes: Processes, *, seconds: float = 120) -> list[int | None]:
+    """The exit codes; None for a process that did not end in time and had to be killed."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    return codes
+
+
+def together(world: int, folder: Path, target: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `target(*arguments)` returns in each process, all of which have to end well."""
+    codes = wait(start(world, folder, target, *arguments))
+    assert codes == [0] * world, "\n".join(said(folder, rank) for rank in range(world))
+    return [torch.load(folder / f"rank{rank}" / "result.pt", weights_only=False) for rank in range(world)]
+
+
+def program(arguments: Sequence[str]) -> None:
+    """The program `vireid`, with its exit code."""
+    sys.exit(main(arguments))
+
+
+def said(folder: Path, rank: int) -> str:
+    """What a process wrote to its standard error."""
+    return (folder / f"rank{rank}" / "stderr").read_text()
+
+
+def _run(environment: dict[str, str], folder: Path, target: Callable[..., Any], arguments: tuple) -> None:
+    os.environ.update(environment)
+    folder.mkdir(exist_ok=True)
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, descriptor)
+        os.close(file)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(descriptor), "w", buffering=1) for descriptor in (1, 2))
+    torch.save(target(*arguments), folder / "result.pt")
