@@ -387,7 +387,7 @@ def test_embedding_width(row, size, width):
     assert network.embed(torch.zeros(1, 3, *size, device="meta"), torch.tensor([0])).shape == (1, width)
 
 
-@pytest.mark.parametrize("row, keys", [("table3/full", 24), ("table9/pool-1", 216), ("table1/regdb-v2i", 18)])
+@pytest.mark.parametrize("row, keys", [("table3/full", 24), ("table9/pool=1", 216), ("table1/regdb-v2i", 18)])
 def test_how_many_regions_a_query_sees(row, keys):
     network = on_meta(row).eval()
     seen = []
@@ -624,7 +624,7 @@ def test_every_table_has_its_rows():
         "table1": 6, "table2": 1, "table3": 4, "table4": 4, "table5": 3, "table6": 3, "table7": 3, "table8": 3,
         "table9": 4, "table10": 6, "tableS1": 8, "tableS2": 3, "tableS3": 3, "tableS4": 2, "figureS1": 10,
     }  # fmt: skip
-    assert ROWS["table9/pool-2"].published == {"rank1": None, "map": 64.49}
+    assert ROWS["table9/pool=2"].published == {"rank1": None, "map": 64.49}
     assert ROWS["table6/miim"].published["parameters_path"] == 28.99e6
 
 
@@ -647,8 +647,8 @@ def test_differences_that_the_text_quotes_hold_between_rows():
     assert gain("table4/stages12", "table4/none", "rank1") == 2.99
     assert gain("table4/stages34", "table4/none", "map") == 1.45
     assert gain("table6/miim", "table6/cbam", "rank1") == 4.6
-    assert gain("table9/pool-3", "table9/pool-1", "map") == 0.64
-    assert gain("table3/full", "table10/random-4", "rank1") == 1.92
+    assert gain("table9/pool=3", "table9/pool=1", "map") == 0.64
+    assert gain("table3/full", "table10/random", "rank1") == 1.92
     assert gain("tableS2/full", "tableS2/shared", "map") == 0.6
     assert gain("tableS4/full", "tableS4/no-auxiliary", "map") == 1.32
 

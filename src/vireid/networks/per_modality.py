@@ -63,8 +63,8 @@ class PerModality(nn.Module):
         order = [row for chosen in rows.values() for row in chosen]
         counts = [len(chosen) for chosen in rows.values()]
         in_blocks = order == list(range(len(order)))
-        # Where rows of a modality stand together, as in the loader's batches, nothing is copied on the way in; and the
-        # gradients of a split are joined in one pass, where those of slices would each be padded with zeros and added.
+        # Where the rows of each modality stand together nothing is copied on the way in. The gradients of a split are
+        # joined in one pass; those of slices would each be padded with zeros and then added.
         there = None if in_blocks else torch.tensor(order, device=x.device)
         pieces = [
             (argument if there is None else argument.index_select(0, there)).split(counts) for argument in (x, *extra)
