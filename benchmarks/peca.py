@@ -3,8 +3,9 @@
 A step is forward, backward and SGD; PECA's includes its generated rows (half as many as real ones), the pass over the
 thirds and the memory. Counted in passes over a picture, with a backward pass worth two forward ones, PECA does
 (3 · 1.5 + 1) / 3 = 1.83 times AGW's work. The naive form gives the thirds a backward pass that the stopped gradient
-of equation 1 throws away, and takes them one after another. Steps are interleaved and repeated; processor time is
-printed beside wall time because it does not feel a busy machine.
+of equation 1 throws away, and takes them one after another. Steps are interleaved and repeated. Processor time and
+the counted work of convolutions and matrix products stand beside wall time, because they feel a busy machine less or
+not at all.
 
     python benchmarks/peca.py            # ResNet-50, 8+8 rows at 288x144, a few minutes on two cores
     python benchmarks/peca.py --small    # ResNet-18, 8+8 rows at 144x72, seconds
@@ -22,6 +23,7 @@ from dataclasses import replace
 from types import ModuleType
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vireid.data.batch import Batch
 from vireid.data.size import Size
@@ -73,17 +75,26 @@ def stepper(recipe: ModuleType, config, batch: Batch, device: str, *, naive: boo
     return step
 
 
+def work(steps: dict[str, Callable[[], None]]) -> dict[str, int]:
+    """Floating-point operations of convolutions and matrix products in one step of each; warms up as well."""
+    counted = {}
+    for name, step in steps.items():
+        with FlopCounterMode(display=False) as counter:
+            step()
+        counted[name] = counter.get_total_flops()
+    return counted
+
+
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int, device: str) -> dict[str, list[tuple]]:
-    """Wall and processor seconds of each step, taking turns; the first round warms up and is not kept."""
+    """Wall and processor seconds of each step, taking turns."""
     found: dict[str, list[tuple]] = {name: [] for name in steps}
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for name, step in steps.items():
             wall, processor = time.perf_counter(), time.process_time()
             step()
             if device == "cuda":
                 torch.cuda.synchronize()
-            if turn:
-                found[name].append((time.perf_counter() - wall, time.process_time() - processor))
+            found[name].append((time.perf_counter() - wall, time.process_time() - processor))
     return found
 
 
@@ -109,10 +120,11 @@ def main() -> None:
     if options.parts:
         steps |= {"m3": one("table3/m3"), "m4 = m3 + GSL": one("table3/m4"), "m5 = m3 + ICAL": one("table3/m5")}
         steps["peca, naive thirds"] = one("table3/peca", naive=True)
+    counted = work(steps)
     found = interleaved(steps, options.repeats, options.device)
     print(f"{common['trunk']}, {len(batch)} real rows at {common['size']}, {options.repeats} repeats, {options.device}")
     for name, spent in found.items():
-        line = f"  {name:20}"
+        line = f"  {name:20} work {counted[name] / 1e12:6.3f} TFLOP ×{counted[name] / counted['agw']:.3f}"
         for index, kind in enumerate(("wall", "processor")):
             times = [both[index] for both in spent]
             ratios = [mine[index] / agws[index] for mine, agws in zip(spent, found["agw"], strict=True)]
