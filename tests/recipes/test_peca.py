@@ -6,6 +6,8 @@ import copy
 import io
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -520,3 +522,37 @@ def test_curves_name_their_tables_and_every_row_its_place():
         assert places == sorted(places) and len(places) >= 5
     own = [name for name, row in peca.ROWS.items() if name.startswith("figure") and row.config == peca.PAPER]
     assert own == ["figure4/0.15", "figure5/0.10", "figure6/0.50"]
+
+
+@pytest.mark.process
+def test_two_processes_keep_one_memory(tmp_path):
+    """Each gets other identities; after two steps both hold the same centroids, those of all identities."""
+    code = f"""
+import sys, torch
+from dataclasses import replace
+import torch.distributed as distributed
+from vireid.data.batch import Batch
+from vireid.recipes import peca
+
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method="file://{tmp_path}/meet", rank=rank, world_size=2)
+torch.manual_seed(0)
+torch.set_num_threads(1)
+network = peca.build(replace(peca.PAPER, trunk="tiny", gsl=None), 4).train()
+identity = torch.arange(2).repeat_interleave(4) + 2 * rank
+modality = torch.tensor([0, 0, 1, 1] * 2)
+images = torch.randn(8, 3, 48, 24, generator=torch.Generator().manual_seed(rank))
+for seed in range(2):
+    network.objective(Batch(images, identity, modality, modality, seed=10 * seed + rank))
+torch.save(network.memory.centroids, "{tmp_path}/" + str(rank))
+"""
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(rank)], stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first.norm(dim=2), torch.ones(4, 2))
