@@ -15,6 +15,7 @@ from vireid.data.size import Size
 
 SHOWN = ("rank1", "rank10", "rank20", "map", "minp")
 MISSING = "–"
+EMBEDDING = "after the neck, length one"  # what a plain report compared; `vireid.model.EMBEDDINGS` would bring torch
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -118,6 +119,7 @@ def measured_for(runs: Path, recipe: str, row: str, on: str | None) -> dict[str,
         for kept in reports:
             report, measured = kept["report"], kept["measured"]
             plain = not measured["untrained"] and not report["flip"] and report["rerank"] == "none"
+            plain &= report["embedding"] == EMBEDDING and measured.get("checkpoint", "last") == "last"
             right = on is None or report["protocol"].removesuffix("@agw") == on
             if plain and right and (best is None or measured["started"] > best["measured_at"]):
                 best = {

@@ -96,7 +96,7 @@ def break_down(
     features: np.ndarray,
     identity: np.ndarray,
     camera: np.ndarray,
-    path: Sequence[str],
+    path: Sequence[str] | np.ndarray,
     trials: Sequence[Trial],
     *,
     protocol: str,

@@ -21,7 +21,7 @@ from vireid.data.protocol import parse_protocol, protocol_names
 from vireid.data.size import Size
 from vireid.evaluation.report import Report, incomparable
 from vireid.figures import charts
-from vireid.model import configuration
+from vireid.model import EMBEDDINGS, configuration
 from vireid.recipes import recipe
 from vireid.training.configuration import differences
 from vireid.training.run import Run
@@ -40,6 +40,7 @@ class Kept:
     report: Report
     measured: dict[str, Any]
     examples: list[dict[str, Any]] = field(default_factory=list)
+    breakdown: dict[str, Any] | None = None
 
 
 def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", sheet: bytes | None = None) -> Path:
@@ -87,7 +88,8 @@ def read_reports(run: Run) -> list[Kept]:
     for file in sorted(run.reports.glob("*.json")) if run.reports.is_dir() else ():
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))
-            found.append(Kept(Report.from_json(stored["report"]), stored["measured"], stored["examples"]))
+            report = Report.from_json(stored["report"])
+            found.append(Kept(report, stored["measured"], stored["examples"], stored.get("breakdown")))
         except (ValueError, KeyError, TypeError):
             continue
     return found
@@ -172,6 +174,7 @@ def _run_section(run: Run, kept: list[Kept]) -> dict[str, Any]:
         "config": json.dumps(run.facts["config"], indent=2, ensure_ascii=False),
         "lists": _lists(shown) if shown else [],
         "lists_protocol": shown.report.protocol if shown else None,
+        "breakdowns": [{"name": _name(run, k), **k.breakdown} for k in kept if k.breakdown],
     }
 
 
@@ -230,8 +233,19 @@ def _cells(report: Report) -> list[tuple[str, str]]:
 def _name(run: Run, kept: Kept) -> str:
     if kept.measured["untrained"]:
         return f"untrained ({run.path.name})"
-    extra = [" +flip" if kept.report.flip else "", f" +{kept.report.rerank}" if kept.report.rerank != "none" else ""]
-    return run.path.name + "".join(extra)
+    return run.path.name + "".join(f" +{mark}" for mark in _marks(kept))
+
+
+def _marks(kept: Kept) -> list[str]:
+    """How the measuring departs from the plain one."""
+    embedding = next((name for name, words in EMBEDDINGS.items() if words == kept.report.embedding), "")
+    marks = {
+        "flip": kept.report.flip,
+        embedding: embedding not in ("", "neck"),
+        kept.report.rerank: kept.report.rerank != "none",
+        "best": kept.measured.get("checkpoint") == "best",
+    }
+    return [mark for mark, shown in marks.items() if shown]
 
 
 def _setting(run: Run, kept: Kept) -> str:
@@ -239,7 +253,7 @@ def _setting(run: Run, kept: Kept) -> str:
     config = {name: value for name, value in run.facts["config"].items() if name != "seed"}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:6]
     row = f":{run.facts['row']}" if run.facts["row"] else ""
-    return f"{run.facts['recipe']}{row} (settings {digest}{', flip' if kept.report.flip else ''})"
+    return f"{run.facts['recipe']}{row} (settings {', '.join([digest, *_marks(kept)])})"
 
 
 def _warnings(reports: list[Report]) -> list[str]:
