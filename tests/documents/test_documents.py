@@ -218,6 +218,36 @@ def test_every_field_of_a_recipe_is_on_its_papers_page(name):
     assert not [f.name for f in fields(recipe(name).PAPER) if not re.search(rf"`{f.name}[.`]", text)]
 
 
+PRINTED = {"AGW": "agw", "WRIM-Net": "wrim_net", "PECA": "peca", "Feature fusion + mutual learning": "fusion_dml"}
+COLUMNS = (
+    "sysu-mm01/all/single", "sysu-mm01/indoor/single", "regdb/v2i", "regdb/i2v", "llcm/i2v", "llcm/v2i"
+)  # fmt: skip
+
+
+def test_the_readme_prints_what_the_rows_hold():
+    """Rank-1 / mAP of each paper, to the digits printed; a dash only where no row has a number."""
+    assert set(PRINTED.values()) == set(recipes())
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, module in PRINTED.items():
+        (line,) = re.findall(rf"^\| {re.escape(name)}, as printed[¹ ]*\|(.*)\|$", text, re.MULTILINE)
+        for on, cell in zip(COLUMNS, line.split("|"), strict=True):
+            rows = [row.published for row in recipe(module).ROWS.values() if row.on == on and "rank1" in row.published]
+            if cell.strip() == "–":
+                assert not rows, f"{name}, {on}: there are printed numbers"
+                continue
+            shown = [number.strip() for number in cell.split("/")]
+            held = [
+                [_to_digits_of(cut, row[key]) for cut, key in zip(shown, ("rank1", "map"), strict=True)] for row in rows
+            ]
+            assert shown in held, f"{name}, {on}: {shown} is none of {held}"
+
+
+def _to_digits_of(shown: str, value: float | None) -> str:
+    """The number with as many decimals as are shown, halves upwards as on paper."""
+    decimals = len(shown.partition(".")[2])
+    return "" if value is None else f"{value + 1e-9:.{decimals}f}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_names_in_code_type_exist(name):
     """`vireid.room.thing` resolves, `src/…`, `tests/…` and `docs/…` are files, `tests/…::test_x` is in its file."""
