@@ -236,7 +236,7 @@ def test(
     model = load(run, untrained=untrained, which=which)
     how = {"flip": flip, "batch": batch, "precision": precision, "workers": workers, "cache": cache}
     embed_rows = embedder(model.network, embedding)
-    features = embed(embed_rows, model.network, records, _used(drawn), size=model.config.size, **how)
+    features = embed(embed_rows, model.network, records, used_rows(drawn), size=model.config.size, **how)
     if features_file:
         _write_features(features_file, features, records)
     said = {"embedding": EMBEDDINGS[embedding], "flip": flip, "seed": model.config.seed, "rerank": rerank}
@@ -300,7 +300,7 @@ def own_trial(facts: dict[str, Any], layout: str, asked: int | None) -> int:
     return trained or asked or 1
 
 
-def _used(drawn: dict[str, list[Trial]]) -> np.ndarray:
+def used_rows(drawn: dict[str, list[Trial]]) -> np.ndarray:
     """The rows that some trial uses, ascending."""
     import numpy as np
 
@@ -322,8 +322,9 @@ def embed(
     workers: int = 2,
     cache: Path | None = None,
     title: str = "embedding",
+    device: Any = None,
 ) -> np.ndarray:
-    """Features of these rows, each picture embedded once; the other rows stay zero."""
+    """Features of these rows, each picture embedded once; the other rows stay zero. None is the GPU if there is one."""
     import numpy as np
     import torch
 
@@ -332,7 +333,7 @@ def embed(
     from vireid.evaluation.embedding import embed_pictures
 
     used = records.take(rows)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     kept = PictureCache(cache, used, size) if cache else None
     with console.progress(title) as progress:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
+    from vireid.cli.selection import Validation
     from vireid.data.batch import Batch
     from vireid.data.loading import TrainingLoader
     from vireid.data.records import Records
@@ -47,6 +48,15 @@ def register(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--cache", type=Path, metavar="DIR", help="keep resized pictures here for later epochs and runs")
     verb.add_argument("--checkpoint-steps", type=console.count, metavar="N", help="also save every N steps")
     verb.add_argument("--skip-unreadable", action="store_true", help="replace pictures that cannot be read, and say so")
+    verb.add_argument(
+        "--validate-every",
+        type=console.count,
+        metavar="N",
+        help="evaluate after every N epochs on validation identities, which are then not trained on, and keep best.pt",
+    )
+    verb.add_argument(
+        "--validate-on", choices=("val", "test"), help="val (default); test chooses on the test set, and is flagged"
+    )
     verb.set_defaults(run=run)
 
 
@@ -64,6 +74,8 @@ def run(options: argparse.Namespace) -> None:
         cache=options.cache,
         checkpoint_steps=options.checkpoint_steps,
         skip_unreadable=options.skip_unreadable,
+        validate_every=options.validate_every,
+        validate_on=options.validate_on,
         command=command,
     )
 
@@ -80,6 +92,8 @@ def train(
     cache: Path | None = None,
     checkpoint_steps: int | None = None,
     skip_unreadable: bool = False,
+    validate_every: int | None = None,
+    validate_on: str | None = None,
     command: str = "",
 ) -> None:
     """Read, build, train: what `vireid train` does, for the other verbs that train.
@@ -89,6 +103,7 @@ def train(
     Raises:
         BadInput: whatever the user can get wrong; nothing that was there before is lost.
     """
+    from vireid.cli.selection import after_epoch
     from vireid.training import distributed
     from vireid.training.loop import train as fit
     from vireid.training.run import Run, held
@@ -96,7 +111,10 @@ def train(
     main = distributed.begin().is_main_process
     with distributed.one_voice(), contextlib.ExitStack() as lock:
         with distributed.agreed():
-            recipe, config, records, facts = read(spec, source, sets=sets, trial=trial, command=command)
+            choice = (validate_every, validate_on)
+            recipe, config, records, validation, facts = read(
+                spec, source, sets=sets, trial=trial, choice=choice, command=command
+            )
         network = distributed.first_on_each_machine(lambda: build(recipe, config, records))
         with distributed.agreed():
             accelerator, loader, pictures = load(
@@ -116,25 +134,29 @@ def train(
             pictures=pictures,
             resume=resume,
             checkpoint_steps=checkpoint_steps,
+            after_epoch=validation and after_epoch(validation, network, config, started, workers=workers, cache=cache),
         )
     if main:
         print(f"trained {spec} for {config.epochs} epochs: {directory}")
 
 
 def read(
-    spec: str, source: str, *, sets: list[str], trial: int, command: str
-) -> tuple[str, Any, Records, dict[str, Any]]:
-    """The recipe's name, its configuration, the training rows, and what `run.json` says."""
+    spec: str, source: str, *, sets: list[str], trial: int, choice: tuple[int | None, str | None], command: str
+) -> tuple[str, Any, Records, Validation | None, dict[str, Any]]:
+    """The recipe's name, its configuration, the training rows, what to validate on, and what `run.json` says."""
     from vireid import datasets, recipes
+    from vireid.cli.selection import plan
     from vireid.training.configuration import with_fields
 
     recipe, row_name, row = recipes.find_row(spec)
     config = with_fields(row.config, sets)
     layout, root = datasets.parse_source(source)
-    records = datasets.training_rows(datasets.read(layout, root, trial=trial))
+    everything = datasets.read(layout, root, trial=trial)
+    records, validation = plan(everything, every=choice[0], on=choice[1], epochs=config.epochs)
     _, identities = records.labels()
     facts = {"recipe": recipe, "row": row_name, **describe(sets, config, records, len(identities), command)}
-    return recipe, config, records, facts
+    facts["validation"] = validation.facts() if validation else None
+    return recipe, config, records, validation, facts
 
 
 def build(recipe: str, config: Any, records: Records) -> nn.Module:
@@ -247,6 +269,12 @@ def begin(directory: Path, facts: dict[str, Any], *, resume: bool):
             changed = [key for key in facts["config"] if facts["config"][key] != old.facts["config"].get(key)]
             what = f"recipe '{old.facts['recipe']}'" if name == "recipe" else f"other values of {', '.join(changed)}"
             raise BadInput(f"{directory} was begun with {what}; give the same ones to --resume, or another --run")
+    was, now = (
+        {name: (facts.get("validation") or {}).get(name) for name in ("every", "on")} for facts in (old.facts, facts)
+    )
+    if was != now:
+        began = f"--validate-every {was['every']} --validate-on {was['on']}" if was["every"] else "no --validate-every"
+        raise BadInput(f"{directory} was begun with {began}; give the same to --resume, or another --run")
     if old.facts["data"]["fingerprint"] != facts["data"]["fingerprint"]:
         raise BadInput(
             f"{directory} was begun on other data (fingerprint {old.facts['data']['fingerprint']}, trial "
