@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vireid.cli import data, demo, evaluate, report, tables, train
+from vireid.cli import data, demo, evaluate, report, tables, train, trials
 from vireid.data.errors import BadInput, unknown
 
-GROUPS = (demo, data, train, evaluate, tables, report)
+GROUPS = (demo, data, train, evaluate, trials, tables, report)
 
 
 class _Parser(argparse.ArgumentParser):

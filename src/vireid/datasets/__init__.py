@@ -7,9 +7,9 @@ A layout is a file of this folder that holds
     EXPECTED: dict[str, int]            what it should hold, by the names that `doctor.counts` uses
 
 and is called by its file name, with hyphens: `sysu_mm01.py` → `sysu-mm01`. Adding a data set is adding such a file.
-Three things are optional: `looks_like(root) -> bool`, by which a mistaken layout is named; a keyword `survey` of `read`,
-by which the doctor lists every missing file instead of hearing of the first; and `TRAINING`, the splits that the field
-trains on where that is not `train` alone.
+Three things are optional: `looks_like(root) -> bool`, by which a mistaken layout is named; a keyword `survey` of
+`read`, by which the doctor lists every missing file instead of hearing of the first; and `TRAINING`, the splits that
+the field trains on where that is not `train` alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vireid.data.records import Records
 from vireid.datasets.doctor import Checkup, Progress, examine
 from vireid.datasets.tree import Survey
 
-__all__ = ["Checkup", "check", "generated", "layouts", "parse_source", "read", "training_rows"]
+__all__ = ["Checkup", "check", "generated", "layouts", "parse_source", "read", "training_rows", "trials"]
 
 
 @functools.cache
@@ -98,6 +98,20 @@ def check(
     records = _read(layout, Path(root), trial=trial, survey=survey)
     expected = _modules()[layout].EXPECTED
     return examine(records, expected=expected, survey=survey, decode=decode, progress=progress)
+
+
+def trials(layout: str) -> int:
+    """How many ready-made splits a layout has.
+
+    >>> trials("regdb")
+    10
+
+    Raises:
+        BadInput: unknown layout.
+    """
+    if layout not in _modules():
+        raise unknown("layout", layout, layouts())
+    return _modules()[layout].TRIALS
 
 
 def training_rows(records: Records) -> Records:
