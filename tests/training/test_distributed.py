@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tests.processes import together
+from tests.processes import free_port, program, said, start, together, wait
+from tests.small import SECOND
+from vireid import datasets
+from vireid.cli.main import main
 from vireid.data.batch import Batch
+from vireid.data.sampling import ModalityBalancedSampler
 from vireid.data.size import Size
 from vireid.recipes import build, recipe, recipes
 from vireid.training import checkpoint, distributed
 from vireid.training.configuration import with_fields
 from vireid.training.loop import accelerator_for, seed_everything, train
 from vireid.training.optim import SGD
-from vireid.training.run import Run, create
+from vireid.training.run import Run, create, held
 
 # --- normalisation ----------------------------------------------------------------------------------------------------
 
@@ -110,14 +121,14 @@ def test_synchronising_keeps_names_parameters_buffers_and_switches():
 # Where a mean is over rows that only some have, or auxiliary rows take part, beside every paper's own configuration.
 VARIANTS = {
     **{name: (name, ()) for name in recipes()},
-    "peca: a memory that fills as rows are seen": ("peca", ("modality.start=first_seen",)),
+    "peca: a memory that knows some of the rows": ("peca", ("modality.start=first_seen", "epochs=2")),
     "peca: auxiliary rows in every term": ("peca", ("ical.in_ce=true", "ical.in_ins=true", "ical.in_mod=true")),
     "peca: a triplet": ("peca", ("instance=Triplet", "ce_scale=batch_mean", "gsl.statistics=train")),
     "wrim_net: a triplet": ("wrim_net", ("contrast=BatchHardTriplet",)),
     "wrim_net: sums": ("wrim_net", ("contrast.reduction=sum",)),
     "fusion_dml: sums": ("fusion_dml", ("mutual.reduction=sum",)),
 }
-SIZE = Size(96, 48)
+SIZE = Size(64, 32)
 IDENTITIES = 6
 
 
@@ -128,6 +139,10 @@ def batch_of(epoch: int, dtype: torch.dtype) -> Batch:
     modality = torch.tensor([0, 0, 1, 1]).repeat(4)
     images = torch.randn(16, 3, *SIZE, generator=generator) + identity.view(-1, 1, 1, 1) * 0.3
     return Batch(images.to(dtype), identity, modality, modality + 1, seed=epoch)
+
+
+def everybody(dtype: torch.dtype) -> list[Batch]:
+    return [batch_of(epoch, dtype) for epoch in (0, 2)]
 
 
 def share(batch: Batch, rank: int) -> Batch:
@@ -153,7 +168,7 @@ def draws_of_both(network: nn.Module) -> None:
 
 
 def stepped(folder: Path, names: list[str], dtype: torch.dtype) -> list[dict[str, torch.Tensor]]:
-    """One step of each recipe through the real loop. After it the momentum is the gradient itself."""
+    """A step of each recipe through the real loop (an epoch has one). After it the momentum is the gradient itself."""
     torch.set_num_threads(1)
     processes = distributed.begin()
     found = []
@@ -174,9 +189,8 @@ def stepped(folder: Path, names: list[str], dtype: torch.dtype) -> list[dict[str
         run = Run(folder / name, {})
         if processes.is_main_process:
             run = create(folder / name, {})
-        everybody = [replace(batch_of(epoch, dtype), seed=0) for epoch in (0, 2)]
         accelerator = accelerator_for("off")
-        train(network, config, run, batches, steps=1, accelerator=accelerator, pictures=lambda: everybody)
+        train(network, config, run, batches, steps=1, accelerator=accelerator, pictures=partial(everybody, dtype))
         found.append({key: value.clone() for key, value in network.state_dict().items()})
     return found
 
@@ -185,7 +199,7 @@ def left_by(run: Path):
     """Weights and buffers, gradients, terms."""
     state = checkpoint.load(run / "last.pt")
     gradients = {key: value["momentum_buffer"] for key, value in state["optimiser"]["state"].items()}
-    return state["model"], gradients, Run(run, {}).epochs()[0]["terms"]
+    return state["model"], gradients, Run(run, {}).epochs()[-1]["terms"]
 
 
 @pytest.mark.process
@@ -200,6 +214,119 @@ def test_two_processes_take_the_step_of_one_in_every_recipe(tmp_path):
         assert terms == pytest.approx(alone[2], rel=1e-5, abs=2e-6), name
         assert gradients.keys() == alone[1].keys() and states.keys() == alone[0].keys()
         for key, value in {**alone[0], **alone[1]}.items():
-            mine = {**states, **gradients}[key]
-            torch.testing.assert_close(mine, value, rtol=1e-5, atol=1e-12, msg=lambda m, k=key: f"{name}, {k}: {m}")
+            mine, where = {**states, **gradients}[key], f"{name}, {key}: "
+            torch.testing.assert_close(mine, value, rtol=1e-5, atol=1e-12, msg=where.__add__)
         assert any(value.abs().max() > 1e-4 for value in alone[1].values())
+
+
+def apart() -> list:
+    """`whole_batch` and `mean_over_processes` at work on rows of two processes."""
+    distributed.begin()
+    rank = torch.distributed.get_rank()
+    x = torch.tensor([[1.0 + rank], [2.0 + rank]], requires_grad=True)
+    everybody, names = distributed.whole_batch(x, torch.tensor([10 + rank, 20 + rank]))
+    # Both compute the whole loss; the wrapper's mean over processes then divides what arrives here by two.
+    (everybody.squeeze() * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+    return [everybody.detach(), names, x.grad / 2, distributed.mean_over_processes(x)]
+
+
+@pytest.mark.process
+def test_the_whole_batch_is_in_process_order_and_each_row_gets_its_gradient_back(tmp_path):
+    first, second = together(2, tmp_path, apart)
+    for found in (first, second):
+        assert found[0].squeeze().tolist() == [1, 2, 2, 3] and found[1].tolist() == [10, 20, 11, 21]
+        assert found[3].squeeze().tolist() == [1.5, 2.5]
+    assert first[2].squeeze().tolist() == [1, 2] and second[2].squeeze().tolist() == [3, 4]
+
+
+# --- one voice --------------------------------------------------------------------------------------------------------
+
+
+def arguments(world: Path, run: Path, *more: str, sets: tuple[str, ...] = ()) -> list[str]:
+    common = ["train", "agw", "--data", f"sysu-mm01:{world}", "--run", str(run), "--workers", "0", *more]
+    return [*common, "--set", *SECOND, "identities_per_batch=4", *sets]
+
+
+def ended(folder: Path, target: Callable, given: list[str]) -> str:
+    """The one sentence of two processes that both end with code 2."""
+    assert wait(start(2, folder, target, given)) == [2, 2], said(folder, 0) + said(folder, 1)
+    assert said(folder, 1) == ""
+    (sentence,) = [line for line in said(folder, 0).splitlines() if line.startswith("vireid: ")]
+    assert "Traceback" not in said(folder, 0)
+    return sentence
+
+
+def on_a_small_disk(given: list[str]) -> None:
+    """The program, where the main process may write no file of more than a megabyte."""
+    import resource
+    import signal
+
+    if os.environ["RANK"] == "0":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+    program(given)
+
+
+@pytest.mark.process
+def test_a_picture_that_only_the_second_process_meets_ends_both(worlds, tmp_path):
+    world = tmp_path / "world"
+    shutil.copytree(worlds["sysu-mm01"], world)
+    records = datasets.training_rows(datasets.read("sysu-mm01", world))
+    counts = {"identities_per_batch": 4, "visible_per_identity": 2, "infrared_per_identity": 2, "epoch_length": 3}
+    sampler = ModalityBalancedSampler(records.labels()[0], records.modality, **counts, rank=1, world=2)
+    victim = records.file(int(sampler.rows(0, 1)[0]))
+    victim.write_bytes(victim.read_bytes()[:200])
+    sentence = ended(tmp_path / "said", program, arguments(world, tmp_path / "run"))
+    assert str(victim) in sentence
+
+
+@pytest.mark.process
+def test_a_full_disk_of_the_main_process_ends_both(worlds, tmp_path):
+    given = arguments(worlds["sysu-mm01"], tmp_path / "run")
+    assert "cannot save checkpoint" in ended(tmp_path / "said", on_a_small_disk, given)
+
+
+@pytest.mark.process
+def test_mistakes_before_and_during_training_end_both(worlds, tmp_path):
+    given = arguments(worlds["sysu-mm01"], tmp_path / "run", sets=("optimiser.lr=1e38",))
+    assert "term '" in (sentence := ended(tmp_path / "diverges", program, given)) and "epoch 0, step" in sentence
+    given = arguments(worlds["sysu-mm01"], tmp_path / "odd", sets=("identities_per_batch=3",))
+    assert "2 processes cannot share equally" in ended(tmp_path / "shares", program, given)
+    assert not (tmp_path / "odd").exists()
+    with held(tmp_path / "held"):
+        given = arguments(worlds["sysu-mm01"], tmp_path / "held")
+        assert "in use by another process" in ended(tmp_path / "used", program, given)
+
+
+def different_modalities() -> None:
+    distributed.begin()
+    rank = torch.distributed.get_rank()
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long(), torch.tensor([0, rank]), torch.zeros(2).long())
+    list(distributed.in_step([batch]))
+
+
+@pytest.mark.process
+def test_processes_with_rows_of_different_modalities_stop_instead_of_waiting(tmp_path):
+    assert wait(start(2, tmp_path, different_modalities)) == [1, 1]
+    assert "ValueError: processes have rows of different modalities" in said(tmp_path, 0)
+
+
+# --- launched ---------------------------------------------------------------------------------------------------------
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+@pytest.mark.process
+def test_torchrun_trains_one_run_and_another_number_of_processes_may_not_resume_it(worlds, tmp_path, capsys):
+    given = arguments(worlds["sysu-mm01"], tmp_path / "run")
+    launcher = [*TORCHRUN, "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "--", "vireid.cli.main"]
+    done = subprocess.run([*launcher, *given], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained agw") == 1 and done.stdout.count("epoch   2/2") == 1
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["processes"] == 2 and facts["normalisation"] == "over the rows of all processes"
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    assert main([*given[:6], "--resume", *given[6:]]) == 2
+    assert "was written by 2 process(es), this run has 1" in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before

@@ -725,11 +725,12 @@ class PECA(nn.Module):
             terms[self.instance.name] = self.instance(*whole_batch(*columns))
         if self.modality and self.memory is not None:
             part = taking_part(ical.in_mod)
-            columns = (unit[part], rows.identity[part], rows.modality[part])
+            # A mean over the rows that have a centroid, of which processes may have different numbers.
+            columns = whole_batch(unit[part], rows.identity[part], rows.modality[part])
             loss = self.memory.loss(*columns, temperature=self.modality.temperature)
             terms["modality"] = self.modality.weight * loss
             if self.training:
-                self.memory.update(*whole_batch(*(column.detach() for column in columns)))
+                self.memory.update(*columns)
         return terms
 
     def _rows(self, batch: Batch) -> tuple[Batch, torch.Tensor, torch.Tensor]:
