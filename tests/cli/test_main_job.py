@@ -130,12 +130,12 @@ def test_cost_counts_a_plain_resnet50_as_published(tmp_path, capsys):
         "embedding",
         "published",
     } <= set(cost)
-    # Trunk 23,508,032 and one 2048-wide neck 4,096; the second stem is 9,408 + 128 more.
-    assert cost["parameters_path"] == 23_508_032 + 4_096
+    # Trunk 23,508,032 and a 2048-wide neck whose bias is frozen; the second stem is 9,408 + 128 more.
+    assert cost["parameters_path"] == 23_508_032 + 2_048
     assert cost["parameters_stored"] == cost["parameters_path"] + 9_408 + 128
     assert cost["macs_path"] == pytest.approx(6.840e9, rel=1e-3)
     assert cost["embedding"] == 2048 and cost["size"] == "384x144"
-    assert "23.512 M" in capsys.readouterr().out
+    assert "23.510 M" in capsys.readouterr().out
 
 
 def test_a_report_page_holds_the_numbers_and_needs_nothing_beside_it(runs, worlds, tmp_path):

@@ -21,6 +21,7 @@ from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.size import Size
+from vireid.figures.sweep import swept
 from vireid.recipes import agw, peca
 from vireid.training.configuration import with_fields
 
@@ -516,12 +517,13 @@ def test_a_setting_out_of_range_is_refused_by_name(assignment, names):
         with_fields(peca.PAPER, [assignment])
 
 
-def test_curves_name_their_tables_and_every_row_its_place():
-    for table in peca.CURVES:
-        places = [float(name.partition("/")[2]) for name in peca.ROWS if name.startswith(f"{table}/")]
+def test_the_rows_of_figures_4_to_6_are_curves_through_pecas_own_point():
+    for table in ("figure4", "figure5", "figure6"):
+        (rows,) = swept(name for name in peca.ROWS if name.startswith(f"{table}/")).values()
+        places = [value for value, _ in rows]
         assert places == sorted(places) and len(places) >= 5
     own = [name for name, row in peca.ROWS.items() if name.startswith("figure") and row.config == peca.PAPER]
-    assert own == ["figure4/0.15", "figure5/0.10", "figure6/0.50"]
+    assert own == ["figure4/tau_ins=0.15", "figure5/tau_mod=0.10", "figure6/lambda_m=0.50"]
 
 
 @pytest.mark.process

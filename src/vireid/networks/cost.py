@@ -14,7 +14,7 @@ from vireid.networks.heads import Classifier
 
 @dataclass(frozen=True)
 class Cost:
-    """Counts, not millions.
+    """Counts, not millions. Parameters are those that training changes: a neck's bias, frozen at zero, is none.
 
     Attributes:
         parameters_stored: of everything a checkpoint needs to embed: every modality's copies, no classifier.
@@ -53,9 +53,9 @@ def measure(network: nn.Module, embed: Callable[[torch.Tensor], torch.Tensor], i
             hook.remove()
     heads = [module for module in network.modules() if isinstance(module, Classifier)]
     head_parameters = {id(parameter) for head in heads for parameter in head.parameters()}
-    stored = {id(p): p for p in network.parameters() if id(p) not in head_parameters}
-    path = {id(p): p for module in ran for p in module.parameters(recurse=False)}
-    weights = [*stored.values(), *network.buffers()]
+    stored = {id(p): p for p in network.parameters() if p.requires_grad and id(p) not in head_parameters}
+    path = {id(p): p for module in ran for p in module.parameters(recurse=False) if p.requires_grad}
+    weights = [*(p for p in network.parameters() if id(p) not in head_parameters), *network.buffers()]
     return Cost(
         parameters_stored=sum(p.numel() for p in stored.values()),
         parameters_path=sum(p.numel() for p in path.values()),

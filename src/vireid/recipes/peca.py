@@ -40,7 +40,7 @@ from vireid.networks.resnet import Stages, Stem
 from vireid.recipes import Row
 from vireid.training.configuration import check_common_fields
 from vireid.training.distributed import whole_batch
-from vireid.training.optim import SGD, WarmUpSteps
+from vireid.training.optim import SGD, Adam, WarmUpSteps
 
 # --- hyper-parameters -------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class Config:
     epoch_length: Literal["agw", "fastreid"] | int = "agw"
     precision: Literal["off", "bf16", "fp16"] = "off"
     weights: str = "imagenet"
-    optimiser: SGD = SGD()
+    optimiser: SGD | Adam = SGD()
     schedule: WarmUpSteps = WarmUpSteps()
     gradient_clip: float | None = None
     non_local: Literal["half", "code"] | None = "code"
@@ -811,16 +811,13 @@ def _printed(values: Sequence[float]) -> dict[str, float]:
 def _sweeps() -> dict[str, Row]:
     """Figures 4 to 6 print curves and no numbers; each passes through PECA's own point. The grid is ours."""
     ins, mod, taus = InstanceContrast(), ModalityContrast(), (0.05, 0.10, 0.15, 0.20, 0.25)
-    points = {f"figure4/{t:.2f}": replace(PAPER, instance=replace(ins, temperature=t)) for t in taus}
-    points |= {f"figure5/{t:.2f}": replace(PAPER, modality=replace(mod, temperature=t)) for t in taus}
+    points = {f"figure4/tau_ins={t:.2f}": replace(PAPER, instance=replace(ins, temperature=t)) for t in taus}
+    points |= {f"figure5/tau_mod={t:.2f}": replace(PAPER, modality=replace(mod, temperature=t)) for t in taus}
     weights = (0.0, 0.25, 0.5, 0.75, 1.0)
-    points |= {f"figure6/{w:.2f}": replace(PAPER, modality=replace(mod, weight=w)) for w in weights}
+    points |= {f"figure6/lambda_m={w:.2f}": replace(PAPER, modality=replace(mod, weight=w)) for w in weights}
     own = Row(PAPER, _printed(_TABLE3["peca"][1]), "sysu-mm01/all/single", "PECA table 3", "PECA's own point")
     return {name: own if config == PAPER else Row(config) for name, config in points.items()}
 
-
-CURVES: Mapping[str, str] = {"figure4": "τ_ins", "figure5": "τ_mod", "figure6": "λ_m"}
-"""Tables whose rows are points of a curve → what the horizontal axis shows; a row's name ends in its place on it."""
 
 ROWS: Mapping[str, Row] = {
     "table1/all": Row(PAPER, _printed((74.89, 96.57, 99.03, 72.28)), "sysu-mm01/all/single", "PECA table 1"),

@@ -37,7 +37,7 @@ from vireid.networks.tokens import attend, place, window_centres
 from vireid.recipes import Row
 from vireid.training.configuration import check_common_fields
 from vireid.training.distributed import whole_batch
-from vireid.training.optim import Adam, WarmUpSteps
+from vireid.training.optim import SGD, Adam, WarmUpSteps
 
 Place = Literal["separate", "shared"] | None
 _COLUMNS = ("images", "identity", "modality", "camera")
@@ -214,7 +214,7 @@ class Config:
     epoch_length: Literal["agw", "fastreid"] | int = "fastreid"
     precision: Literal["off", "bf16", "fp16"] = "off"
     weights: str = "imagenet"
-    optimiser: Adam = Adam(lr=3.5e-4, backbone_factor=1.0, weight_decay=5e-4)
+    optimiser: SGD | Adam = Adam(lr=3.5e-4, backbone_factor=1.0, weight_decay=5e-4)
     schedule: WarmUpSteps = WarmUpSteps(warm_up_epochs=0, warm_up_steps=2000, milestones=(80, 120))
     gradient_clip: float | None = None
     miim: tuple[Place, Place, Place, Place] = ("separate", "separate", "shared", "shared")
