@@ -17,9 +17,13 @@ from typing import Any
 import torch
 
 from vireid.cli.main import main
+from vireid.recipes import recipes
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.processes", "vireid.training.loop", "vireid.datasets", "vireid.evaluation"])
+# The optimiser's first use imports torch._dynamo, which takes two seconds.
+_HEAVY = ("torch._dynamo", "torch.utils.tensorboard", "jsonargparse", "yaml", "fsspec")
+_OURS = ("tests.processes", "vireid.training.loop", "vireid.datasets", *(f"vireid.recipes.{one}" for one in recipes()))
+_SERVER.set_forkserver_preload([*_HEAVY, *_OURS])
 
 Processes = list[Any]
 

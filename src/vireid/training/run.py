@@ -76,7 +76,7 @@ def create(path: Path, facts: dict[str, Any]) -> Run:
     """
     if (path / "run.json").exists():
         raise BadInput(f"{path} holds a run already; go on with it by --resume, or choose another --run directory")
-    if path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not _ours(entry.name) for entry in path.iterdir())):
         raise BadInput(f"{path} exists and is not an empty directory; choose another --run directory")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,9 @@ def held(path: Path) -> Iterator[None]:
         raise BadInput(f"cannot write run directory {path}: {error.strerror}") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock of the process: one of the open file would live on in the loader's workers for some seconds after
+            # the process itself was killed.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BadInput(f"{path} is in use by another process; wait for it or choose another --run") from error
         yield
@@ -150,6 +152,11 @@ def write_json(path: Path, value: Any) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def _ours(name: str) -> bool:
+    """Whether a process that was killed while it began a run may have left this."""
+    return name == LOCK or name == "run.json.unfinished"
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,136 @@
+"""`kill -9` three times at random moments, also while a checkpoint is written: the run ends as if never killed."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.processes import program, said, start, wait
+from tests.small import SECOND
+from vireid.recipes import recipes
+from vireid.training import checkpoint
+from vireid.training.run import Run, create, open_run
+
+KILLS = 3
+# 12 steps with a checkpoint after each; the memory and the drawn partners of PECA have to come back as well.
+SETS = (*SECOND, "identities_per_batch=4", "epochs=3", "epoch_length=4")
+
+
+def arguments(recipe: str, world: Path, run: Path, *, workers: int) -> list[str]:
+    given = ["train", recipe, "--data", f"sysu-mm01:{world}", "--run", str(run), "--workers", str(workers)]
+    return [*given, "--resume", "--checkpoint-steps", "1", "--set", *SETS]
+
+
+def left(run: Path) -> dict[str, torch.Tensor]:
+    """Everything a run leaves behind, flat: weights, buffers, optimiser, random streams, progress, terms of the log."""
+    found: dict[str, torch.Tensor] = {}
+
+    def flatten(name: str, value) -> None:
+        if isinstance(value, dict):
+            for key in value:
+                flatten(f"{name}/{key}", value[key])
+        elif isinstance(value, (list, tuple)):
+            for place, item in enumerate(value):
+                flatten(f"{name}/{place}", item)
+        else:
+            found[name] = value
+
+    flatten("", checkpoint.load(run / "last.pt"))
+    for line in open_run(run).epochs():
+        flatten(f"epoch{line['epoch']}", {"terms": line["terms"], "lr": line["lr"]})
+    return found
+
+
+def same(one: Path, other: Path) -> None:
+    ours, theirs = left(one), left(other)
+    assert ours.keys() == theirs.keys()
+    different = [
+        name
+        for name, value in ours.items()
+        if not (torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name])
+    ]
+    assert not different and any(name.startswith("/optimiser/state") for name in ours)
+
+
+def wait_for_moment(run: Path, draw: random.Random, alive: Callable[[], bool]) -> None:
+    """Wait for one to four more checkpoints and then a moment; or, half of the time, until one is being written."""
+    last, unfinished = run / "last.pt", run / "last.pt.unfinished"
+    wanted, writing, delay = draw.randint(1, 4), draw.random() < 0.5, draw.uniform(0, 0.1)
+    seen, deadline = _version(last), time.monotonic() + 120
+    while wanted and alive() and time.monotonic() < deadline:
+        if _version(last) != seen:
+            seen, wanted = _version(last), wanted - 1
+        time.sleep(0.0005)
+    if not writing:
+        time.sleep(delay)
+        return
+    while alive() and not unfinished.exists() and time.monotonic() < deadline:
+        pass
+    return "writing"
+
+
+def _version(file: Path) -> int | None:
+    try:
+        return file.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+@pytest.mark.process
+def test_the_program_killed_three_times_ends_with_the_same_bits(worlds, tmp_path):
+    """Started and resumed from a shell, with a worker that outlives it for a moment."""
+    draw = random.Random(0)
+    vireid = [sys.executable, "-m", "vireid.cli.main"]
+    killed = [*vireid, *arguments("agw", worlds["sysu-mm01"], tmp_path / "killed", workers=1)]
+    for _ in range(KILLS):
+        process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        wait_for_moment(tmp_path / "killed", draw, lambda p=process: p.poll() is None)
+        assert process.poll() is None, f"it ended before it was killed: {process.communicate()[1]}"
+        process.kill()
+        process.wait()
+    done = subprocess.run(killed, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    straight = arguments("agw", worlds["sysu-mm01"], tmp_path / "straight", workers=0)
+    assert wait(start(1, tmp_path / "said", program, straight)) == [0]
+    same(tmp_path / "killed", tmp_path / "straight")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("recipe", "world"),
+    [
+        ("peca", 1),
+        ("peca", 2),
+        *(pytest.param(name, 2, marks=pytest.mark.slow) for name in recipes() if name != "peca"),
+    ],
+)
+def test_processes_killed_three_times_end_with_the_same_bits(worlds, tmp_path, recipe, world):
+    """Of two processes one is killed, either; the other has to end by itself, without the launcher's help."""
+    draw = random.Random(f"{recipe}{world}")
+    given = arguments(recipe, worlds["sysu-mm01"], tmp_path / "killed", workers=0)
+    for _ in range(KILLS):
+        processes = start(world, tmp_path / "said", program, given)
+        victim = processes[draw.randrange(world)]
+        wait_for_moment(tmp_path / "killed", draw, victim.is_alive)
+        assert victim.is_alive(), said(tmp_path / "said", 0)
+        victim.kill()
+        codes = wait(processes)
+        assert None not in codes, "a process went on waiting for the one that was killed"
+    assert wait(start(world, tmp_path / "said", program, given)) == [0] * world, said(tmp_path / "said", 0)
+    straight = arguments(recipe, worlds["sysu-mm01"], tmp_path / "straight", workers=0)
+    assert wait(start(world, tmp_path / "said", program, straight)) == [0] * world
+    same(tmp_path / "killed", tmp_path / "straight")
+
+
+def test_a_run_that_was_killed_while_it_began_begins_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", "run.json.unfinished"):
+        (tmp_path / "run" / name).write_text("{")
+    assert open_run(create(tmp_path / "run", {"recipe": "agw"}).path) == Run(tmp_path / "run", {"recipe": "agw"})
