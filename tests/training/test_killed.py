@@ -73,7 +73,6 @@ def wait_for_moment(run: Path, draw: random.Random, alive: Callable[[], bool]) -
         return
     while alive() and not unfinished.exists() and time.monotonic() < deadline:
         pass
-    return "writing"
 
 
 def _version(file: Path) -> int | None:
