@@ -11,13 +11,18 @@ from PIL import Image
 
 from vireid.data.cache import PictureCache
 from vireid.data.errors import BadInput
-from vireid.data.loading import TrainingLoader, inference_batches, training_batches
+from vireid.data.loading import TrainingLoader, inference_batches
 from vireid.data.pictures import read_picture
 from vireid.data.records import Records
 from vireid.data.sampling import ModalityBalancedSampler
 from vireid.data.size import Size
 
 SIZE = Size(24, 16)
+
+
+def training_batches(records, *, epoch, first_step=0, **chosen):
+    """One epoch of a loader of its own."""
+    return TrainingLoader(records, **chosen).batches(epoch, first_step)
 
 
 def noisy(images, modality, generator):

@@ -207,41 +207,6 @@ class TrainingLoader:
             yield batch
 
 
-def training_batches(
-    records: Records,
-    *,
-    size: Size,
-    sampler: ModalityBalancedSampler,
-    labels: np.ndarray,
-    augment: Augment,
-    epoch: int,
-    first_step: int = 0,
-    seed: int,
-    rank: int = 0,
-    workers: int = 0,
-    cache: PictureCache | None = None,
-    resample: Resample = "lanczos",
-    skip_unreadable: bool = False,
-    on_skip: Callable[[str], None] | None = None,
-) -> Iterator[Batch]:
-    """Batches of one epoch; arguments and errors as for `TrainingLoader`, which spares workers' starts over epochs."""
-    loader = TrainingLoader(
-        records,
-        size=size,
-        sampler=sampler,
-        labels=labels,
-        augment=augment,
-        seed=seed,
-        rank=rank,
-        workers=workers,
-        cache=cache,
-        resample=resample,
-        skip_unreadable=skip_unreadable,
-        on_skip=on_skip,
-    )
-    return loader.batches(epoch, first_step)
-
-
 class _Chunks(Dataset):
     """First row → row numbers, pictures and modalities of a run of rows, or a refusal."""
 
