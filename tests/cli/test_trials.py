@@ -101,7 +101,7 @@ def test_which_trials(text, numbers):
 
 @pytest.mark.parametrize("text", ["0-3", "1-11", "3-1", "one", "", "1-", "-3", "1-999999999999"])
 def test_trials_that_are_none(text):
-    with pytest.raises(BadInput, match="^--trials '.*1.*10"):
+    with pytest.raises(BadInput, match=r"^--trials '.*1.*10"):
         chosen(text or ",", "regdb", 10)
 
 

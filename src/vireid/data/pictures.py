@@ -91,7 +91,7 @@ def read_picture(file: str | Path, size: Size | None = None, *, resample: Resamp
 def _bytes_of(file: Path) -> bytes:
     """The whole file, unless it is missing, empty, too large or not a regular file."""
     try:
-        with open(file, "rb", opener=_without_waiting) as stream:
+        with open(file, "rb", opener=without_waiting) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadInput(f"{file} is not a file")
@@ -109,8 +109,8 @@ def _bytes_of(file: Path) -> bytes:
     return data
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    # A named pipe would otherwise hold the reader until somebody writes to it.
+def without_waiting(path: str, flags: int) -> int:
+    """An `opener` for files of unknown kind: a named pipe would hold the reader until somebody writes to it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

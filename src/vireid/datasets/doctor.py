@@ -15,7 +15,7 @@ import numpy as np
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.data.pictures import is_picture_start, read_picture
+from vireid.data.pictures import is_picture_start, read_picture, without_waiting
 from vireid.data.records import Records
 from vireid.datasets.tree import Survey, Tree, one_modality_only
 
@@ -201,7 +201,7 @@ def _look_at_files(records: Records, *, decode: bool, progress: Progress | None)
 
 def _look_at_file(file: Path, path: str) -> tuple[Problem | None, tuple[int, bytes] | None]:
     try:
-        with open(file, "rb") as stream:
+        with open(file, "rb", opener=without_waiting) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return Problem("not a picture", path, "is not a regular file"), None

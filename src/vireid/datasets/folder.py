@@ -68,6 +68,9 @@ def _from_table(root: Path, name: str, survey: Survey | None) -> Records:
         if repeated:
             raise BadInput(f"{where} has the column '{repeated[0]}' more than once")
         rows = [(reader.line_num, row) for row in reader]
+        for line, row in rows:
+            if any(cell.strip() for cell in row.get(None) or ()):  # type: ignore[call-overload]
+                raise BadInput(f"{where}, line {line} has more cells than the {len(header)} columns of the header")
     except csv.Error as error:
         raise BadInput(f"{where}, line {reader.line_num}: {error}") from None
     cells = [(line, {key: (row.get(key) or "").strip() for key in header if key}) for line, row in rows]

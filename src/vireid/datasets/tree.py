@@ -225,7 +225,7 @@ def _walk(folder: str, relative: str, depth: int) -> list[str]:
             for entry in listing:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                if _leads_down(entry, folder):
                     below.append(entry.name)
                 elif is_picture(entry.name):
                     found.append(f"{relative}/{entry.name}")
@@ -235,3 +235,16 @@ def _walk(folder: str, relative: str, depth: int) -> list[str]:
         for name in below:
             found += _walk(f"{folder}/{name}", f"{relative}/{name}", depth - 1)
     return found
+
+
+def _leads_down(entry: os.DirEntry[str], folder: str) -> bool:
+    """Whether an entry of `folder` is a folder to walk: not a link back to one that is being walked already."""
+    try:
+        if not entry.is_dir():
+            return False
+    except OSError:  # a link to itself: what is named like a picture is for the reader of pictures to refuse
+        return False
+    if not entry.is_symlink():
+        return True
+    here, there = os.path.realpath(folder), os.path.realpath(entry.path)
+    return os.path.commonpath([here, there]) != there
