@@ -229,7 +229,7 @@ def write_world(
         Counts, see `layout.Plan.summary`, with the `root`, `size` and `seed` used.
 
     Raises:
-        BadInput: the folder is not empty, or what `plan` raises.
+        BadInput: the folder is not empty or cannot be written, or what `plan` raises.
     """
     root, size = Path(root), Size(*size)
     chosen = plan(world, layout, pictures=pictures, published_counts=published_counts)
@@ -239,20 +239,23 @@ def write_world(
         raise BadInput(f"'{root}' is not an empty folder; a generated world is written into a new one only")
     if workers is not None and workers < 1:
         raise BadInput(f"workers is {workers}, it must be at least 1")
-    for folder in sorted({(root / name).parent for name in (*chosen.texts, *(p.path for p in chosen.pictures))}):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, text in chosen.texts.items():
-        (root / name).write_bytes(text.encode())
     peopled = replace(world, identities=chosen.identities)
-    (root / MARK).write_text(_mark(peopled, layout, size), encoding="utf-8")
+    mark = _mark(peopled, layout, size)
     chunks = [
         (root, peopled, size, chosen.pictures[start : start + CHUNK]) for start in range(0, len(chosen.pictures), CHUNK)
     ]
     done = 0
-    for count in _each(chunks, workers or _usable_cores()):
-        done += count
-        if progress is not None:
-            progress(done, len(chosen.pictures))
+    try:
+        for folder in sorted({(root / name).parent for name in (*chosen.texts, *(p.path for p in chosen.pictures))}):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, text in {**chosen.texts, MARK: mark}.items():
+            (root / name).write_bytes(text.encode())
+        for count in _each(chunks, workers or _usable_cores()):
+            done += count
+            if progress is not None:
+                progress(done, len(chosen.pictures))
+    except OSError as error:
+        raise BadInput(f"cannot write a world to '{root}': {error.strerror}") from error
     return chosen.summary() | {"root": str(root), "size": str(size), "seed": world.seed}
 
 
