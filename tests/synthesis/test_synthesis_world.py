@@ -185,8 +185,9 @@ def test_people_stand_on_the_floor_and_are_as_tall_as_they_are():
 
 
 def test_factors_follow_the_difficulty_until_told_otherwise():
-    assert World(1).strengths().sensor_gap == pytest.approx(0.875)  # 1 - 0.5³
-    assert World(1).strengths().look_alikes == 0.5
+    assert World(1).strengths().colour_shortcut == pytest.approx(0.875)  # 1 - 0.5³
+    assert World(1).strengths().sensor_gap == 0.5
+    assert World(1).strengths().look_alikes == pytest.approx(0.5**1.3)
     assert World(1, difficulty=0.0).strengths() == Strengths(0, 0, 0, 0, 0, 0)
     assert World(1, difficulty=1.0, occlusion=0.25).strengths() == Strengths(1, 1, 1, 1, 0.25, 1)
 
