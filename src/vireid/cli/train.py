@@ -106,7 +106,7 @@ def train(
     from vireid.cli.selection import after_epoch
     from vireid.training import distributed
     from vireid.training.loop import train as fit
-    from vireid.training.run import Run, held
+    from vireid.training.run import Run, create, held, open_run
 
     main = distributed.begin().is_main_process
     with distributed.one_voice(), contextlib.ExitStack() as lock:
@@ -115,6 +115,8 @@ def train(
             recipe, config, records, validation, facts = read(
                 spec, source, sets=sets, trial=trial, choice=choice, command=command
             )
+            if main:
+                check_directory(directory, facts, resume=resume)
         network = distributed.first_on_each_machine(lambda: build(recipe, config, records))
         with distributed.agreed():
             accelerator, loader, pictures = load(
@@ -123,7 +125,8 @@ def train(
             started = Run(directory, facts)
             if main:
                 lock.enter_context(held(directory))
-                started = begin(directory, facts, resume=resume)
+                goes_on = check_directory(directory, facts, resume=resume)
+                started = open_run(directory) if goes_on else create(directory, facts)
         fit(
             network,
             config,
@@ -253,34 +256,33 @@ def describe(sets: list[str], config: Any, records: Any, identities: int, comman
     }
 
 
-def begin(directory: Path, facts: dict[str, Any], *, resume: bool):
-    """The new run, or the one to go on with.
+def check_directory(directory: Path, facts: dict[str, Any], *, resume: bool) -> bool:
+    """Whether there is a run to go on with; asked before the network is built and its weights are fetched.
 
     Raises:
-        BadInput: the run there was made with another configuration or other data.
+        BadInput: the run there was made with another configuration or other data, or something is in the way.
     """
-    from vireid.training.run import create, open_run
+    from vireid.training.run import check_free, open_run
 
     if not (resume and (directory / "run.json").exists()):
-        return create(directory, facts)
-    old = open_run(directory)
+        check_free(directory)
+        return False
+    old = open_run(directory).facts
     for name in ("recipe", "config"):
-        if old.facts[name] != facts[name]:
-            changed = [key for key in facts["config"] if facts["config"][key] != old.facts["config"].get(key)]
-            what = f"recipe '{old.facts['recipe']}'" if name == "recipe" else f"other values of {', '.join(changed)}"
+        if old[name] != facts[name]:
+            changed = [key for key in facts["config"] if facts["config"][key] != old["config"].get(key)]
+            what = f"recipe '{old['recipe']}'" if name == "recipe" else f"other values of {', '.join(changed)}"
             raise BadInput(f"{directory} was begun with {what}; give the same ones to --resume, or another --run")
-    was, now = (
-        {name: (facts.get("validation") or {}).get(name) for name in ("every", "on")} for facts in (old.facts, facts)
-    )
+    was, now = ({name: (run.get("validation") or {}).get(name) for name in ("every", "on")} for run in (old, facts))
     if was != now:
         began = f"--validate-every {was['every']} --validate-on {was['on']}" if was["every"] else "no --validate-every"
         raise BadInput(f"{directory} was begun with {began}; give the same to --resume, or another --run")
-    if old.facts["data"]["fingerprint"] != facts["data"]["fingerprint"]:
+    if old["data"]["fingerprint"] != facts["data"]["fingerprint"]:
         raise BadInput(
-            f"{directory} was begun on other data (fingerprint {old.facts['data']['fingerprint']}, trial "
-            f"{old.facts['data']['trial']}; now {facts['data']['fingerprint']}, trial {facts['data']['trial']})"
+            f"{directory} was begun on other data (fingerprint {old['data']['fingerprint']}, trial "
+            f"{old['data']['trial']}; now {facts['data']['fingerprint']}, trial {facts['data']['trial']})"
         )
-    return old
+    return True
 
 
 def _say_once(path: str, said: set[str]) -> None:

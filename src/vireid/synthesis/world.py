@@ -92,9 +92,9 @@ class World:
     def strengths(self) -> Strengths:
         """Every factor's strength, the open ones filled in from the difficulty."""
         gentle = self.difficulty**1.3
-        follows = dict.fromkeys(FACTORS, gentle)
+        follows: dict[str, float] = dict.fromkeys(FACTORS, gentle)
         follows |= {"colour_shortcut": 1.0 - (1.0 - self.difficulty) ** 3, "sensor_gap": self.difficulty}
-        given = {name: getattr(self, name) for name in FACTORS if getattr(self, name) is not None}
+        given: dict[str, float] = {n: getattr(self, n) for n in FACTORS if getattr(self, n) is not None}
         return Strengths(**(follows | given), nuisance=gentle)
 
     def stream(self, *key: int) -> np.random.Generator:

@@ -67,17 +67,25 @@ class Run:
         return found
 
 
-def create(path: Path, facts: dict[str, Any]) -> Run:
-    """Begin a run in a new or empty directory.
+def check_free(path: Path) -> None:
+    """See that a run can begin in `path`, before anything costly is done for it.
 
     Raises:
-        BadInput: there is a run already (says how to go on with it), the directory holds something else, or it
-            cannot be written.
+        BadInput: there is a run already (says how to go on with it), or the directory holds something else.
     """
     if (path / "run.json").exists():
         raise BadInput(f"{path} holds a run already; go on with it by --resume, or choose another --run directory")
     if path.exists() and (not path.is_dir() or any(not _ours(entry.name) for entry in path.iterdir())):
         raise BadInput(f"{path} exists and is not an empty directory; choose another --run directory")
+
+
+def create(path: Path, facts: dict[str, Any]) -> Run:
+    """Begin a run in a new or empty directory.
+
+    Raises:
+        BadInput: as `check_free`, or the directory cannot be written.
+    """
+    check_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "run.json", facts)
