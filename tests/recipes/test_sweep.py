@@ -101,6 +101,11 @@ def test_embedding_is_deterministic_of_length_one_and_uses_the_modality(name, ro
     assert torch.equal(once, again)
     torch.testing.assert_close(once.norm(dim=1), torch.ones(6))
     torch.testing.assert_close(once, alone, atol=2e-5, rtol=1e-4)
+    if hasattr(net, "embed_pooled"):
+        with torch.no_grad():
+            pooled = net.embed_pooled(images, modality)
+        torch.testing.assert_close(pooled.norm(dim=1), torch.ones(6))
+        assert pooled.shape == once.shape
 
 
 @pytest.mark.parametrize(("name", "row"), DISTINCT)

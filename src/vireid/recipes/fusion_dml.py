@@ -540,6 +540,10 @@ class FusionDML(nn.Module):
         feature = self.branches(self.trunk_maps(images, modality))[self.embedding_branch]
         return functional.normalize(self.necks[self.embedding_branch](feature).float())
 
+    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """The same branch's N×D features before the neck, each of length one."""
+        return functional.normalize(self.branches(self.trunk_maps(images, modality))[self.embedding_branch].float())
+
     def new_parameters(self) -> list[nn.Parameter]:
         """Necks, classifiers, learnt exponents and, unless told otherwise, the fusion."""
         new: list[nn.Module] = [self.necks, self.classifiers, self.pools]

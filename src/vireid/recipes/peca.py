@@ -752,6 +752,10 @@ class PECA(nn.Module):
         """N×D features after the neck, each of length one: no MLP and no auxiliary stem."""
         return _unit(self.features(images, modality)["bn"])
 
+    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×D features before the neck, each of length one."""
+        return _unit(self.features(images, modality)["pool"])
+
     # --- training set-up ----------------------------------------------------------------------------------------------
 
     def before_training(self, batches: Iterable[Batch]) -> None:

@@ -612,7 +612,14 @@ class WRIMNet(nn.Module):
         pooled = self.pooled(images, modality)
         if self.compared == "bn":
             pooled = {name: self.branches[name].neck(rows) for name, rows in pooled.items()}  # type: ignore[operator]
-        rows = [found.float() for found in pooled.values()]
+        return self._joined(pooled)
+
+    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×D, the branches before their necks, joined in the same way."""
+        return self._joined(self.pooled(images, modality))
+
+    def _joined(self, branches: dict[str, torch.Tensor]) -> torch.Tensor:
+        rows = [found.float() for found in branches.values()]
         if self.normalised == "per_part":
             rows = [functional.normalize(found) for found in rows]
         return functional.normalize(torch.cat(rows, 1))
