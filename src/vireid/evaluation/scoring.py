@@ -243,7 +243,8 @@ def _warnings(
     past = [k for k in _RANKS if k > min(sizes)]
     if past:
         what = "identities" if rules.cmc == "identity" else "pictures"
-        found.append(f"the gallery has {min(sizes)} {what}: {', '.join(f'rank{k}' for k in past)} say nothing")
+        says = "says" if len(past) == 1 else "say"
+        found.append(f"the gallery has {min(sizes)} {what}: {', '.join(f'rank{k}' for k in past)} {says} nothing")
     used = np.unique(np.concatenate([rows for one in scored for rows in (one.trial.query, one.trial.gallery)]))
     zero = int(np.count_nonzero(~np.asarray(features.any(axis=1))[used]))
     if zero:
