@@ -24,6 +24,7 @@ from vireid.data.modality import Modality
 from vireid.data.size import Size
 from vireid.networks.cost import measure
 from vireid.recipes import agw, fusion_dml
+from vireid.training.memory import keep_freed_memory
 
 IDENTITIES = 395
 
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="steps of each that are timed (default 5)")
     parser.add_argument("--autocast", action="store_true", help="bf16 where it is safe")
     options = parser.parse_args()
+    keep_freed_memory()  # as the training loop does on a CPU
     common = {"trunk": "resnet18", "size": Size(144, 72)} if options.small else {"trunk": "resnet50"}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     configs = {

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vireid.data.batch import Batch
 from vireid.data.size import Size
 from vireid.recipes import agw, peca
+from vireid.training.memory import keep_freed_memory
 
 IDENTITIES = 395  # SYSU-MM01's, for classifier and memory
 
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--parts", action="store_true", help="rows M3 to M5 and the naive form as well")
     options = parser.parse_args()
+    keep_freed_memory()  # as the training loop does on a CPU
     common = {"trunk": "resnet18" if options.small else "resnet50", "weights": "none"}
     common["size"] = Size(144, 72) if options.small else Size(288, 144)
     batch = rows_of_a_batch(options.identities, options.per_modality, common["size"], options.device)

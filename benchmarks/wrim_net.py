@@ -23,6 +23,7 @@ from vireid.data.batch import Batch
 from vireid.data.size import Size
 from vireid.networks.tokens import attend
 from vireid.recipes import wrim_net
+from vireid.training.memory import keep_freed_memory
 
 # Queries, keys and width of the heads after each stage at 384x144.
 SHAPES = {"stage 1": (216, 24, 16), "stages 2 and 3": (216, 24, 32), "stage 4": (216, 24, 64)}
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    keep_freed_memory()  # as the training loop does on a CPU
     size, per_modality = (Size(192, 72), 4) if options.small else (Size(384, 144), 16)
     attention(2 * per_modality, 4 * options.repeats, options.device)
     steps(size, per_modality, options.repeats, options.device)

@@ -530,8 +530,9 @@ def test_the_rows_of_figures_4_to_6_are_curves_through_pecas_own_point():
 def test_two_processes_keep_one_memory(tmp_path):
     """Each gets other identities; after two steps both hold the same centroids, those of all identities."""
     code = f"""
-import sys, torch
+import sys, time, torch
 from dataclasses import replace
+from pathlib import Path
 import torch.distributed as distributed
 from vireid.data.batch import Batch
 from vireid.recipes import peca
@@ -547,6 +548,8 @@ images = torch.randn(8, 3, 48, 24, generator=torch.Generator().manual_seed(rank)
 for seed in range(2):
     network.objective(Batch(images, identity, modality, modality, seed=10 * seed + rank))
 torch.save(network.memory.centroids, "{tmp_path}/" + str(rank))
+while not Path("{tmp_path}", str(1 - rank)).exists():
+    time.sleep(0.02)  # who leaves first closes the connection on which the other may still be receiving
 """
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(rank)], stderr=subprocess.PIPE, text=True)

@@ -702,6 +702,8 @@ class PECA(nn.Module):
         """
         rows, visible, infrared = self._rows(batch)
         real = len(batch)
+        # The thirds go first: what they need is free again before the whole pictures' maps are kept for the gradient.
+        local = self.local_features(rows.images[:real], rows.modality[:real]) if self.projections is not None else None
         features = self.features(rows.images, rows.modality)
         unit = _unit(features[self.metric_features])
 
@@ -712,8 +714,7 @@ class PECA(nn.Module):
         part = taking_part(ical.in_ce)
         logits = self.classifier(features["bn"][part])
         terms = {"identity": identity_loss(logits, rows.identity[part], rows.modality[part], scale=self.ce_scale)}
-        if self.gsl and self.projections is not None:
-            local = self.local_features(rows.images[:real], rows.modality[:real])
+        if self.gsl and self.projections is not None and local is not None:
             terms["similarity"] = similarity_loss(self.projections(features[self.gsl.input][:real]), local)
         if self.ical:
             mixing = partial(mixing_loss, margin=ical.margin, form=ical.mix)

@@ -22,6 +22,7 @@ from vireid.data.errors import BadInput
 from vireid.data.sampling import seed_of
 from vireid.training import checkpoint, distributed
 from vireid.training.journal import Journal
+from vireid.training.memory import keep_freed_memory
 from vireid.training.optim import set_learning_rate
 from vireid.training.run import Run
 
@@ -122,6 +123,8 @@ def train(
         BadInput: a term is not finite (names it and the step; the last checkpoint is kept), the disk is full, or the
             checkpoint to resume from cannot be read.
     """
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if accelerator.num_processes > 1:
         distributed.synchronise_normalisation(model)
