@@ -30,7 +30,9 @@ def test_the_doctor_finds_exactly_the_published_counts(layout, tmp_path):
     write_world(root, World(1), layout=layout, size=Size(16, 8), published_counts=True)
     checkup = datasets.check(layout, root)
     assert checkup.differences == []
-    assert not [problem for problem in checkup.problems if problem.kind != "duplicate"]  # 16×8 pixels can coincide
+    # SYSU-MM01 holds 42 identities that none of its lists names; two pictures of 16×8 pixels can coincide.
+    strange = [problem for problem in checkup.problems if problem.kind not in ("unlisted", "duplicate")]
+    assert not strange, strange[:5]
     test = datasets.read(layout, root).where(split="test")
     for name, (queries, gallery) in GALLERIES[layout].items():
         trials = draw_trials(parse_protocol(name), test.identity, test.camera, test.modality)

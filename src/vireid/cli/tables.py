@@ -144,7 +144,7 @@ def rows_table(found: list[dict[str, Any]]) -> str:
         cells = [f"{_number(row['published'], name)} | {_number(ours, name)}" for name in ("rank1", "map")]
         label = f"{row['recipe']}:{row['row']}"
         if ours:
-            world = "generated world" if ours["generated"] else "real data"
+            world = "generated world" if ours["generated"] else "data as given"
             changed = f", {' '.join(ours['set'])}" if ours["set"] else ""
             measured = [str(ours["seed"]), world + changed]
         else:
