@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("─" * w for w in widths))
     return "\n".join(lines)
+
+
+def add_sets(verb: argparse.ArgumentParser, help: str) -> None:
+    """The option `--set FIELD=VALUE …`, kept as `sets`."""
+    verb.add_argument("--set", dest="sets", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help=help)
+
+
+def add_loading(verb: argparse.ArgumentParser, cache: str = "keep resized pictures here") -> None:
+    """The options `--workers` and `--cache`; `cache` says what the latter is for."""
+    verb.add_argument("--workers", type=count, default=2, metavar="N", help="loading processes (default 2)")
+    verb.add_argument("--cache", type=Path, metavar="DIR", help=cache)
 
 
 def count(text: str) -> int:

@@ -61,8 +61,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
     test.add_argument("--trial", type=console.count, help="RegDB split; only the one the run was trained on")
     test.add_argument("--batch", type=console.count, default=64, metavar="N", help="pictures at once (default 64)")
     test.add_argument("--precision", choices=("off", "bf16", "fp16"), default="off", help="off, bf16 or fp16")
-    test.add_argument("--workers", type=console.count, default=2, metavar="N", help="loading processes (default 2)")
-    test.add_argument("--cache", type=Path, metavar="DIR", help="keep resized pictures here")
+    console.add_loading(test)
     _add_common(test)
     test.add_argument(
         "--breakdown", metavar="FILE", help="also write rank-1 and mAP by cameras and identities, and the worst queries"

@@ -41,17 +41,8 @@ def register(verbs: argparse._SubParsersAction) -> None:
     again.add_argument("table", metavar="TABLE[/ROW]", help="e.g. sysu-mm01 or sysu-mm01/all")
     again.add_argument("--data", required=True, metavar="LAYOUT:PATH", help="e.g. sysu-mm01:/data/SYSU-MM01")
     again.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (runs)")
-    again.add_argument(
-        "--set",
-        dest="sets",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change fields of every row's configuration; shown beside the result",
-    )
-    again.add_argument("--workers", type=console.count, default=2, metavar="N", help="loading processes (default 2)")
-    again.add_argument("--cache", type=Path, metavar="DIR", help="keep resized pictures here")
+    console.add_sets(again, "change fields of every row's configuration; shown beside the result")
+    console.add_loading(again)
     again.add_argument("--json", metavar="FILE", help="write paper and ours as JSON")
     again.set_defaults(run=run_reproduce)
 
@@ -62,15 +53,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
     )
     cost.add_argument("recipe", metavar="RECIPE[:ROW]", help="e.g. agw")
     cost.add_argument("--size", type=Size.parse, metavar="HxW", help="default: the row's own")
-    cost.add_argument(
-        "--set",
-        dest="sets",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change fields of the configuration",
-    )
+    console.add_sets(cost, "change fields of the configuration")
     cost.add_argument("--json", metavar="FILE", help="write the counts as JSON")
     cost.set_defaults(run=run_cost)
 

@@ -34,18 +34,9 @@ def register(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--data", required=True, metavar="LAYOUT:PATH", help="e.g. sysu-mm01:/data/SYSU-MM01")
     verb.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="the run directory")
     verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint, or start if there is none")
-    verb.add_argument(
-        "--set",
-        dest="sets",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change fields of the configuration, e.g. epochs=20 size=128x64 optimiser.lr=0.05",
-    )
+    console.add_sets(verb, "change fields of the configuration, e.g. epochs=20 size=128x64 optimiser.lr=0.05")
     verb.add_argument("--trial", type=console.count, default=1, help="RegDB split, 1 to 10 (default 1)")
-    verb.add_argument("--workers", type=console.count, default=2, metavar="N", help="loading processes (default 2)")
-    verb.add_argument("--cache", type=Path, metavar="DIR", help="keep resized pictures here for later epochs and runs")
+    console.add_loading(verb, "keep resized pictures here for later epochs and runs")
     verb.add_argument("--checkpoint-steps", type=console.count, metavar="N", help="also save every N steps")
     verb.add_argument("--skip-unreadable", action="store_true", help="replace pictures that cannot be read, and say so")
     verb.add_argument(

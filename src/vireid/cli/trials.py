@@ -27,17 +27,8 @@ def register(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--data", required=True, metavar="LAYOUT:PATH", help="e.g. regdb:/data/RegDB")
     verb.add_argument("--runs", required=True, type=Path, metavar="DIR", help="one run directory per trial goes here")
     verb.add_argument("--trials", default=None, metavar="1-10", help="which, e.g. 1-10 (default: all) or 1,3,5-7")
-    verb.add_argument(
-        "--set",
-        dest="sets",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change fields of the configuration, of every trial alike",
-    )
-    verb.add_argument("--workers", type=console.count, default=2, metavar="N", help="loading processes (default 2)")
-    verb.add_argument("--cache", type=Path, metavar="DIR", help="keep resized pictures here")
+    console.add_sets(verb, "change fields of the configuration, of every trial alike")
+    console.add_loading(verb)
     verb.add_argument("--json", metavar="FILE", help="write every trial and the summary as JSON")
     verb.set_defaults(run=run)
 

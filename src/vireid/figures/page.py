@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from vireid.figures import charts
 from vireid.model import EMBEDDINGS, configuration
 from vireid.recipes import recipe
 from vireid.training.configuration import differences
-from vireid.training.run import Run
+from vireid.training.run import Run, write_text
 
 COLUMNS = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "rank20": "Rank-20", "map": "mAP", "minp": "mINP"}
 THUMBNAIL = Size(96, 48)
@@ -72,11 +71,9 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
         runs=[_run_section(run, kept[run.path]) for run in runs],
         sheet=_data_address(sheet) if sheet else None,
     )
-    unfinished = out.with_name(out.name + ".unfinished")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, out)
+        write_text(out, text)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}") from error
     return out

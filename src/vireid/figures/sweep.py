@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from vireid.data.errors import BadInput
 from vireid.figures import charts
+from vireid.training.run import write_text
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2733; margin: 0 auto; padding: 24px; max-width: 720px; }
@@ -72,11 +72,9 @@ def write_curve(
         + f"{chart}\n<table><tr><th>{escape(parameter)}</th><th>Rank-1</th><th>mAP</th></tr>{cells}</table>\n"
         "</body>\n</html>\n"
     )
-    unfinished = out.with_name(out.name + ".unfinished")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(page, encoding="utf-8")
-        os.replace(unfinished, out)
+        write_text(out, page)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}") from error
     return out

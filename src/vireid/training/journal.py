@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vireid.training.run import Run
+from vireid.training.run import Run, write_text
 
 
 class Journal:
@@ -100,9 +100,7 @@ class Journal:
 
     def _keep_epochs_before(self, epoch: int) -> None:
         kept = [json.dumps(line) + "\n" for line in self.run.epochs() if line["epoch"] < epoch]
-        unfinished = self.run.log.with_name("log.jsonl.unfinished")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        os.replace(unfinished, self.run.log)
+        write_text(self.run.log, "".join(kept))
 
 
 def _tensorboard(run: Run) -> Any:
