@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo check test test-all bench docs clean
+.PHONY: help install demo check test test-all bench docs tables clean
 
 help:
 	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-all  the test suite with the slow tests"
 	@echo "make bench     the benchmarks, as ratios against baselines measured in the same run"
 	@echo "make docs      build the documentation into docs/_build"
+	@echo "make tables    write the tables of settings into the pages, from the code"
 	@echo "make install   set up $(VENV) only"
 	@echo "make clean     remove what the other targets made"
 
@@ -67,6 +68,9 @@ docs: install
 	@$(BIN)/python -m pip install -q -e ".[docs]"
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 	@echo "docs/_build/index.html"
+
+tables: install
+	$(BIN)/python docs/tables.py
 
 clean:
 	rm -rf $(VENV) demo build dist docs/_build .pytest_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
-"""Augmentation against the textbook pipeline: one picture at a time through Pillow and NumPy.
+"""Augmentation compared with the textbook pipeline, which processes one picture at a time with Pillow and NumPy.
 
-Both do CAJ's training augmentation on uint8 pictures that are already in memory: pad by 10 and crop, flip, normalise,
-then channel exchange (visible rows) and channel-level erasing, and stack a batch of 64, half of it visible. CPU time on
-one thread, the best of several interleaved rounds.
+Both apply the operations of CAJ to uint8 pictures in memory: pad by 10 and crop, flip, normalise, channel exchange
+(visible samples only) and channel-level erasing. A batch has 64 pictures, half of them visible. The time is CPU time on
+one thread. The contenders run in turns, and the best of several rounds counts.
 
     python benchmarks/augment.py [--size 288x144] [--rounds 9]
 """
@@ -26,12 +26,12 @@ from vireid.augment.normalise import MEAN, STD
 from vireid.augment.pipeline import Pipeline
 from vireid.data.size import Size
 
-ROWS = 64
+SAMPLES = 64
 CAJ = (0.4914, 0.4822, 0.4465)
 
 
 def textbook(images: list[np.ndarray], modality: list[int]) -> torch.Tensor:
-    """The pipeline as a tutorial writes it."""
+    """The pipeline as tutorials write it, one picture after another."""
     return torch.from_numpy(
         np.stack([_textbook_one(image, which) for image, which in zip(images, modality, strict=True)])
     )
@@ -66,7 +66,7 @@ def _textbook_erase(values: np.ndarray) -> None:
 
 
 def measured(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Least CPU seconds of each, taken in turns."""
+    """Smallest CPU seconds of each contender. They run in turns."""
     best = dict.fromkeys(contenders, math.inf)
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -83,8 +83,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (ROWS, 3, *options.size), dtype=torch.uint8, generator=generator)
-    modality = torch.arange(ROWS) // (ROWS // 2)
+    images = torch.randint(256, (SAMPLES, 3, *options.size), dtype=torch.uint8, generator=generator)
+    modality = torch.arange(SAMPLES) // (SAMPLES // 2)
     channels_last = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
     caj = Pipeline((PadCrop(), Flip()), (ChannelExchange(), ChannelErasing()), (ChannelErasing(),))
     wrim = Pipeline((MultiScaleCrop(), Flip()), (RandomErasing(),), (RandomErasing(),), visible_before=(Grey(),))
@@ -95,14 +95,14 @@ def main() -> None:
             baseline: lambda: textbook(channels_last, modality.tolist()),
             "pipeline, as CAJ": lambda: caj(images, modality, generator),
             "pipeline, multi-scale crop": lambda: wrim(images, modality, generator),
-            "pipeline, nothing but normalise": lambda: Pipeline()(images, modality, generator),
-            "limit: convert and copy": lambda: images.float(),
+            "pipeline, normalise only": lambda: Pipeline()(images, modality, generator),
+            "lower limit: convert and copy": lambda: images.float(),
         },
         options.rounds,
     )
-    print(f"{options.size}, {ROWS} pictures a batch, one thread")
+    print(f"{options.size}, {SAMPLES} pictures a batch, one thread")
     for name, seconds in best.items():
-        print(f"{name:34s}{ROWS / seconds:9.0f} pictures/s{best[baseline] / seconds:8.1f}x")
+        print(f"{name:34s}{SAMPLES / seconds:9.0f} pictures/s{best[baseline] / seconds:8.1f}x")
 
 
 if __name__ == "__main__":

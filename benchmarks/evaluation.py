@@ -1,11 +1,11 @@
-"""Evaluation at the real protocols' sizes, beside the textbook path measured in the same run.
+"""Evaluation at the sizes of the real protocols, compared with the textbook method in the same run.
 
-The baseline is what the field's scripts do, written from the published formulas: for every trial a float64 distance
-matrix of its own, an argsort of the whole gallery for each query, and a Python loop over the queries with an average
-precision that walks along the whole ranking. Features are made up, with about the difficulty of a trained model.
+The textbook method does what public scripts do, written from the published formulas. For each trial it computes a
+float64 distance matrix, sorts the whole gallery for each query, and loops over the queries in Python to compute average
+precision along the whole ranking. The features are random. Their difficulty is about that of a trained model.
 
-    python benchmarks/evaluation.py            # all sizes; the baseline alone takes about three minutes on two cores
-    python benchmarks/evaluation.py --small    # a tenth of the identities, seconds
+    python benchmarks/evaluation.py            # all sizes; the textbook method takes about three minutes on two cores
+    python benchmarks/evaluation.py --small    # a tenth of the identities; this takes seconds
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ METRICS = ("rank1", "rank5", "rank10", "rank20", "map", "minp")
 
 
 def textbook(features: np.ndarray, identity: np.ndarray, trials: Sequence[Trial], *, cmc: str) -> np.ndarray:
-    """Trials × six metrics in percent, by sorting everything."""
+    """Six metrics of each trial, T×6 in percent, computed by sorting the gallery for each query."""
     out = []
     for trial in trials:
         query, gallery = features[trial.query].astype(np.float64), features[trial.gallery].astype(np.float64)
@@ -62,35 +62,39 @@ def textbook(features: np.ndarray, identity: np.ndarray, trials: Sequence[Trial]
 
 
 def sysu(scale: float) -> tuple[np.ndarray, ...]:
-    """Identity, camera, modality with SYSU-MM01's numbers of cells and pictures per camera."""
+    """Identity, camera and modality of a test set with the sizes of SYSU-MM01."""
     cells = {1: (56, 1374), 2: (56, 1565), 3: (93, 1883), 4: (94, 1918), 5: (95, 1918), 6: (96, 1920)}
     return _columns({camera: (n, pictures, int(camera in (3, 6))) for camera, (n, pictures) in cells.items()}, scale)
 
 
 def regdb(scale: float) -> tuple[np.ndarray, ...]:
-    """206 identities, ten visible and ten infrared pictures each."""
+    """The same for RegDB: 206 identities with ten visible and ten infrared pictures each."""
     return _columns({1: (206, 2060, 0), 2: (206, 2060, 1)}, scale)
 
 
 def llcm(scale: float) -> tuple[np.ndarray, ...]:
-    """484 visible and 619 infrared cells of 351 identities, with LLCM's 8,680 and 7,166 pictures."""
+    """The same for LLCM: 351 identities with 8,680 visible and 7,166 infrared pictures.
+
+    (Identity, camera) has 484 combinations among the visible and 619 among the infrared pictures.
+    """
     visible = {1: (351, 6300, 0), 2: (133, 2380, 0)}
     infrared = {3: (351, 4066, 1), 4: (268, 3100, 1)}
     return _columns(visible | infrared, scale)
 
 
 def _columns(cells: dict[int, tuple[int, int, int]], scale: float) -> tuple[np.ndarray, ...]:
-    rows = []
+    """Identity, camera and modality of N pictures, from camera → (identities, pictures, modality)."""
+    pictures_of = []
     for camera, (identities, pictures, modality) in cells.items():
         count = max(int(identities * scale), 4)
         for picture in range(max(int(pictures * scale), count)):
-            rows.append((camera, picture % count, modality))
-    camera, identity, modality = np.array(sorted(rows)).T
+            pictures_of.append((camera, picture % count, modality))
+    camera, identity, modality = np.array(sorted(pictures_of)).T
     return identity, camera, modality
 
 
 def features_for(identity: np.ndarray, modality: np.ndarray, *, width: int = WIDTH) -> np.ndarray:
-    """N×width float32 whose rank-1 is between chance and perfect."""
+    """N×width float32 random features. Their rank-1 accuracy is between chance and 100 %."""
     generator = np.random.default_rng(0)
     centre = generator.normal(size=(identity.max() + 1, width))
     centre = centre[identity] + 0.5 * generator.normal(size=(2, width))[modality]
@@ -98,7 +102,7 @@ def features_for(identity: np.ndarray, modality: np.ndarray, *, width: int = WID
 
 
 def timed(function: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Smallest wall and CPU seconds of several runs; other work on the machine only adds."""
+    """Smallest wall seconds and CPU seconds of several runs. Other work on the machine can only make runs slower."""
     best = []
     for _ in range(repeats):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -108,12 +112,12 @@ def timed(function: Callable[[], object], repeats: int) -> tuple[float, float]:
 
 
 def compare(name: str, columns: tuple[np.ndarray, ...]) -> None:
-    """Print one protocol's line: textbook, ours, and the matrix product alone."""
+    """Print the seconds for one protocol: the textbook method, ours, and the matrix product alone."""
     identity, camera, modality = columns
     features = features_for(identity, modality)
     rules = parse_protocol(name)
     trials = draw_trials(name, identity, camera, modality)
-    ours = score_trials(features, identity, trials, cmc=rules.cmc)  # compiles, or loads what was compiled before
+    ours = score_trials(features, identity, trials, cmc=rules.cmc)  # compiles the kernels or loads them from the cache
     expected = np.empty(0)
 
     def baseline() -> None:
@@ -137,7 +141,7 @@ def compare(name: str, columns: tuple[np.ndarray, ...]) -> None:
 
 
 def large(queries: int, gallery: int) -> None:
-    """A gallery that no textbook path fits into memory; beside the matrix product alone."""
+    """Print the seconds for a gallery that is too large for the textbook method, and of the matrix product alone."""
     generator = np.random.default_rng(0)
     features = generator.normal(size=(queries + gallery, WIDTH // 4)).astype(np.float32)
     identity = generator.integers(0, gallery // 10, queries + gallery)
@@ -153,8 +157,8 @@ def large(queries: int, gallery: int) -> None:
 
     alone, _ = timed(product, 1)
     print(
-        f"{queries} × {gallery}, {WIDTH // 4} wide: {wall:.2f} s, {wall / alone:.2f} times the matrix product alone "
-        f"({alone:.2f} s); {more:.0f} MiB beside features of {features.nbytes / 2**20:.0f} MiB"
+        f"{queries} × {gallery}, width {WIDTH // 4}: {wall:.2f} s, {wall / alone:.2f} times the matrix product alone "
+        f"({alone:.2f} s); {more:.0f} MiB in addition to features of {features.nbytes / 2**20:.0f} MiB"
     )
 
 
@@ -162,7 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a tenth of the identities")
     scale = 0.1 if parser.parse_args(arguments).small else 1.0
-    print(f"features {WIDTH} wide, {os.cpu_count()} cores; wall seconds, then how many times faster than the textbook")
+    print(
+        f"features of width {WIDTH}, {os.cpu_count()} cores; wall seconds, then how many times as fast as the textbook"
+    )
     print(
         f"{'protocol':24}{'trials':>18}  {'textbook':>9} {'ours':>8} {'product':>8}   {'wall':>7} {'CPU':>7}   differs"
     )

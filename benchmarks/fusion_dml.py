@@ -1,9 +1,9 @@
-"""A training step of feature fusion with deep mutual learning, beside AGW's of the same trunk and batch.
+"""Measure a training step of feature fusion with deep mutual learning, and one of AGW with the same trunk and batch.
 
 The baseline is the plainest network with the same trunk: AGW without non-local attention (two stems, ResNet-50, GeM,
-BNNeck, classifier, cross-entropy and weighted regularised triplet). Steps of both are taken in turn, so that whatever
-else the machine does falls on both. A step is the objective, the backward pass and SGD with momentum. On a machine
-that does other work at the same time the processor's seconds say more than the wall clock's.
+BNNeck, classifier, cross-entropy and weighted regularised triplet). Steps of both are taken in turn, so other work of
+the machine slows both down. A step is the objective, the backward pass and SGD with momentum. If the machine does other
+work at the same time, processor time is a better measure than wall time.
 
     python benchmarks/fusion_dml.py            # ResNet-50 at 288×144, minutes on two cores
     python benchmarks/fusion_dml.py --small    # resnet18 at 144×72, seconds
@@ -15,7 +15,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
@@ -24,6 +23,7 @@ from vireid.data.modality import Modality
 from vireid.data.size import Size
 from vireid.networks.cost import measure
 from vireid.recipes import agw, fusion_dml
+from vireid.training.configuration import with_fields
 from vireid.training.memory import keep_freed_memory
 
 IDENTITIES = 395
@@ -33,21 +33,21 @@ def main() -> None:
     """Print multiply-accumulates and step times, each as a difference from or ratio to the baseline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a smaller trunk and smaller pictures")
-    parser.add_argument("--rows", type=int, default=16, help="pictures in a batch (default 16)")
+    parser.add_argument("--pictures", type=int, default=16, help="pictures in a batch (default 16)")
     parser.add_argument("--repeats", type=int, default=5, help="steps of each that are timed (default 5)")
     parser.add_argument("--autocast", action="store_true", help="bf16 where it is safe")
     options = parser.parse_args()
     keep_freed_memory()  # as the training loop does on a CPU
-    common = {"trunk": "resnet18", "size": Size(144, 72)} if options.small else {"trunk": "resnet50"}
+    size = Size(144, 72) if options.small else fusion_dml.PAPER.training.size
+    common = {"trunk": "resnet18" if options.small else "resnet50", "size": size, "weights": "none"}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     configs = {
-        "AGW without non-local": replace(agw.PAPER, non_local=None, weights="none", **common),
-        "fusion_dml, paper": replace(fusion_dml.PAPER, weights="none", **common),
-        "fusion_dml, no mutual learning": replace(fusion_dml.PAPER, mutual=None, weights="none", **common),
+        "AGW without non-local": with_fields(agw.PAPER, {"non_local": None, **common}),
+        "fusion_dml, paper": with_fields(fusion_dml.PAPER, common),
+        "fusion_dml, no mutual learning": with_fields(fusion_dml.PAPER, {"mutual": None, **common}),
     }
     recipes = [agw, fusion_dml, fusion_dml]
-    size = fusion_dml.PAPER.size if not options.small else Size(144, 72)
-    batch = made_up_batch(options.rows, size).to(device)
+    batch = made_up_batch(options.pictures, size).to(device)
     networks = []
     for recipe, config in zip(recipes, configs.values(), strict=True):
         torch.manual_seed(0)
@@ -58,7 +58,9 @@ def main() -> None:
     steps = [step_of(n, c, batch, options.autocast) for n, c in zip(networks, configs.values(), strict=True)]
     times = interleaved(steps, options.repeats, device)
 
-    print(f"{size}, batch of {options.rows}, {device}, {torch.get_num_threads()} threads, {options.repeats} repeats")
+    print(
+        f"{size}, batch of {options.pictures}, {device}, {torch.get_num_threads()} threads, {options.repeats} repeats"
+    )
     for name, count, took in zip(configs, macs, times, strict=True):
         print(f"{name:32} {count / 1e9:6.3f} GMAC ({(count - macs[0]) / 1e9:+.3f})")
         for clock in ("wall", "processor") if device == "cpu" else ("wall",):
@@ -70,9 +72,9 @@ def main() -> None:
             )
 
 
-def made_up_batch(rows: int, size: Size) -> Batch:
-    """Half visible, half infrared, four of each identity in each."""
-    half = rows // 2
+def made_up_batch(pictures: int, size: Size) -> Batch:
+    """Half of the samples are visible and half infrared, four of each identity in each modality."""
+    half = pictures // 2
     return Batch(
         torch.randn(2 * half, 3, *size, generator=torch.Generator().manual_seed(0)),
         (torch.arange(half) // 4).repeat(2),
@@ -84,7 +86,7 @@ def made_up_batch(rows: int, size: Size) -> Batch:
 def step_of(network: torch.nn.Module, config, batch: Batch, autocast: bool) -> Callable[[], None]:
     """One training step as a call without arguments."""
     network.train()
-    optimiser = config.optimiser.build(network, network.new_parameters())  # type: ignore[operator]
+    optimiser = config.training.optimiser.build(network, network.new_parameters())  # type: ignore[operator]
 
     def step() -> None:
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=autocast):
@@ -97,7 +99,7 @@ def step_of(network: torch.nn.Module, config, batch: Batch, autocast: bool) -> C
 
 
 def interleaved(steps: list[Callable[[], None]], repeats: int, device: str) -> list[list[dict[str, float]]]:
-    """Seconds of every repeat of every step by two clocks, taken in turn after one round that is not counted."""
+    """Seconds of every repeat of every step by two clocks. Steps are taken in turn; the first round is not counted."""
     times: list[list[dict[str, float]]] = [[] for _ in steps]
     for repeat in range(repeats + 1):
         for one, took in zip(steps, times, strict=True):

@@ -1,8 +1,9 @@
-"""Loading: decode, resize and stack, from files and from the cache, beside the textbook pipeline of the same run.
+"""Loading: decode, resize and stack pictures, from files and from the cache, compared with the usual pipeline.
 
-The baseline is what the field's data sets do for each picture in turn: open it with Pillow, convert to RGB, resize,
-make an array, move the channels, and stack the step's tensors. Pictures are made up: JPEGs of 110–190 × 320–480 pixels,
-about 17 kB each, as surveillance crops are. Figures are pictures per second of CPU time, best of interleaved rounds.
+The baseline does what public code does for each picture: open it with Pillow, convert to RGB, resize, make an array,
+transpose it, and stack the tensors of a step. The pictures are generated: JPEGs of 110–190 × 320–480 pixels and about
+17 kB, like crops of surveillance cameras. The numbers are pictures per second of CPU time, the best of several rounds.
+Both pipelines take turns in the rounds.
 
     python benchmarks/loading.py             # half a minute
     python benchmarks/loading.py --small     # seconds
@@ -34,23 +35,23 @@ BATCH = 64
 
 
 def write_pictures(root: Path, pictures: int) -> Records:
-    """JPEGs of noise that has been blurred until it compresses like a photograph."""
+    """Write JPEGs of blurred noise, which compresses like a photograph."""
     random = np.random.default_rng(0)
-    for row in range(pictures):
+    for number in range(pictures):
         width, height = int(random.integers(110, 191)), int(random.integers(320, 481))
         noise = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        file = root / "test" / ("visible", "infrared")[row % 2] / str(row // 20) / f"cam1_{row:04d}.jpg"
+        file = root / "test" / ("visible", "infrared")[number % 2] / str(number // 20) / f"cam1_{number:04d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         noise.filter(ImageFilter.GaussianBlur(1.5)).save(file, quality=90)
     return datasets.read("folder", root)
 
 
 def textbook(records: Records, resample: Resample) -> int:
-    """Picture by picture, with Pillow and NumPy alone."""
+    """Read one picture after another with Pillow and NumPy."""
     for first in range(0, len(records), BATCH):
         step = []
-        for row in range(first, min(first + BATCH, len(records))):
-            with Image.open(records.file(row)) as picture:
+        for record in range(first, min(first + BATCH, len(records))):
+            with Image.open(records.file(record)) as picture:
                 small = picture.convert("RGB").resize((SIZE.width, SIZE.height), FILTERS[resample])
             step.append(torch.from_numpy(np.asarray(small).transpose(2, 0, 1).copy()))
         torch.stack(step)
@@ -58,13 +59,13 @@ def textbook(records: Records, resample: Resample) -> int:
 
 
 def ours(records: Records, resample: Resample, cache: PictureCache | None = None) -> int:
-    """The package's own path."""
+    """Read the pictures with this package."""
     batches = inference_batches(records, size=SIZE, batch=BATCH, resample=resample, cache=cache)
-    return sum(len(rows) for rows, _, _ in batches)
+    return sum(len(samples) for samples, _, _ in batches)
 
 
 def best_rates(paths: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Pictures per second of CPU time of each path; rounds are interleaved, so that a busy machine hits all alike."""
+    """Pictures per second of CPU time. The functions take turns, so that other load affects all of them equally."""
     best = dict.fromkeys(paths, 0.0)
     for _ in range(rounds):
         for name, run in paths.items():
@@ -75,25 +76,25 @@ def best_rates(paths: dict[str, Callable[[], int]], rounds: int) -> dict[str, fl
 
 
 def report(title: str, rates: dict[str, float], baseline: str) -> None:
-    """One line a path: its rate and its ratio to the baseline."""
+    """Print the rate of each function and its ratio to the baseline."""
     print(f"\n{title}")
     for name, rate in rates.items():
         print(f"  {name:<34} {rate:>10,.0f} /s {rate / rates[baseline]:>8.2f}x")
 
 
 def epoch_by_picking(labels: np.ndarray, modality: np.ndarray, steps: int) -> int:
-    """The textbook sampler: NumPy's choice, identity by identity, step by step."""
+    """The usual sampler: one random stream, and NumPy's choice for each step and identity."""
     random = np.random.default_rng(0)
-    rows = {m: [np.flatnonzero((labels == i) & (modality == m)) for i in range(labels.max() + 1)] for m in (0, 1)}
+    own = {m: [np.flatnonzero((labels == i) & (modality == m)) for i in range(labels.max() + 1)] for m in (0, 1)}
     for _ in range(steps):
-        for identity in random.choice(len(rows[0]), 8, replace=False):
+        for identity in random.choice(len(own[0]), 8, replace=False):
             for m in (0, 1):
-                random.choice(rows[m][identity], 4, replace=len(rows[m][identity]) < 4)
+                random.choice(own[m][identity], 4, replace=len(own[m][identity]) < 4)
     return steps
 
 
 def sampling(rounds: int) -> None:
-    """An epoch of SYSU-MM01's size: 395 identities, 22,258 visible and 11,909 infrared rows."""
+    """Draw an epoch of SYSU-MM01's size: 395 identities, 22,258 visible and 11,909 infrared pictures."""
     random = np.random.default_rng(0)
     modality = np.repeat([0, 1], [22_258, 11_909]).astype(np.int8)
     labels = random.integers(0, 395, len(modality))
@@ -104,7 +105,7 @@ def sampling(rounds: int) -> None:
 
     def epoch() -> int:
         number = next(epochs)
-        return sum(1 for step in range(sampler.steps) if len(sampler.rows(number, step)))
+        return sum(1 for step in range(sampler.steps) if len(sampler.samples(number, step)))
 
     paths = {"textbook: choice by choice": lambda: epoch_by_picking(labels, modality, sampler.steps), "ours": epoch}
     report(f"steps drawn, {sampler.steps} an epoch", best_rates(paths, rounds), "textbook: choice by choice")

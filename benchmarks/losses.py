@@ -1,7 +1,7 @@
-"""Triplet losses, forward and backward, against a loop over anchors and against the published softmax with 1e-6.
+"""Triplet losses, forward and backward, compared with a loop over anchors and with the published softmax with 1e-6.
 
-CPU time on one thread, the best of several interleaved rounds; then how far each is from double precision as the
-features move apart.
+The time is CPU time on one thread. The contenders run in turns, and the best of several rounds counts. After that, the
+errors against double precision are printed for growing distances between the features.
 
     python benchmarks/losses.py [--rounds 15]
 """
@@ -19,7 +19,7 @@ from vireid.losses.triplet import batch_hard_triplet, weighted_regularised_tripl
 
 
 def loop(features: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-    """Batch-hard triplet as a loop over anchors."""
+    """Batch-hard triplet loss as a loop over anchors."""
     squared = features.square().sum(1)
     distance = (squared[:, None] + squared - 2 * features @ features.T).clamp(min=1e-12).sqrt()
     same = identity[:, None] == identity
@@ -29,7 +29,7 @@ def loop(features: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
 
 
 def unguarded(features: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-    """Weighted regularised triplet with weights exp(d) / (sum + 1e-6), as first published."""
+    """Weighted regularised triplet with the weights exp(d) / (sum + 1e-6), as in the public code of AGW."""
     squared = features.square().sum(1)
     distance = (squared[:, None] + squared - 2 * features @ features.T).clamp(min=1e-12).sqrt()
     same = (identity[:, None] == identity).to(distance.dtype)
@@ -52,7 +52,7 @@ def _step(loss: Callable[..., torch.Tensor], features: torch.Tensor, identity: t
 
 
 def measured(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Least CPU seconds of each, taken in turns."""
+    """Smallest CPU seconds of each contender. They run in turns."""
     best = dict.fromkeys(contenders, math.inf)
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -68,19 +68,19 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    for rows in (64, 256):
-        features = torch.randn(rows, 2048, generator=generator).requires_grad_()
-        identity = torch.arange(rows) // 8
+    for samples in (64, 256):
+        features = torch.randn(samples, 2048, generator=generator).requires_grad_()
+        identity = torch.arange(samples) // 8
         losses = {
             "batch hard, loop": loop,
             "batch hard": batch_hard_triplet,
             "weighted regularised": weighted_regularised_triplet,
         }
         best = measured({name: _step(loss, features, identity) for name, loss in losses.items()}, rounds)
-        print(f"{rows} rows of 2048, forward and backward, one thread")
+        print(f"{samples} features of width 2048, forward and backward, one thread")
         for name, seconds in best.items():
             print(f"  {name:32s}{seconds * 1e3:8.2f} ms{best['batch hard, loop'] / seconds:7.1f}x")
-    print("weighted regularised triplet: difference to double precision in a batch of 64")
+    print("weighted regularised triplet: error against double precision, batch of 64")
     print(f"  {'mean distance':>14s}{'ours':>12s}{'exp / (sum + 1e-6)':>22s}")
     base = torch.rand(64, 256, generator=generator, dtype=torch.float64) / math.sqrt(256 / 6)
     for scale in (1, 10, 20, 100, 1000):

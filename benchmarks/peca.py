@@ -1,14 +1,14 @@
-"""What a training step of PECA costs beside a step of AGW with the same trunk and the same real rows.
+"""What a training step of PECA costs beside a step of AGW with the same trunk and the same real samples.
 
-A step is forward, backward and SGD; PECA's includes its generated rows (half as many as real ones), the pass over the
-thirds and the memory. Counted in passes over a picture, with a backward pass worth two forward ones, PECA does
-(3 · 1.5 + 1) / 3 = 1.83 times AGW's work. The naive form gives the thirds a backward pass that the stopped gradient
-of equation 1 throws away, and takes them one after another. Steps are interleaved and repeated. Processor time and
-the counted work of convolutions and matrix products stand beside wall time, because they feel a busy machine less or
-not at all.
+A step is forward, backward and SGD. PECA's step includes its auxiliary samples (half as many as real ones), the pass
+over the three parts, and the memory. One backward pass counts as two forward ones, so PECA does
+(3 · 1.5 + 1) / 3 = 1.83 times AGW's work. The naive form gives the parts a backward pass, which the stopped gradient
+of equation 1 makes useless, and takes the parts one after another. Steps are interleaved and repeated. Beside wall
+time stand processor time, which a busy machine disturbs less, and the counted work of convolutions and matrix
+products, which it does not disturb at all.
 
-    python benchmarks/peca.py            # ResNet-50, 8+8 rows at 288x144, a few minutes on two cores
-    python benchmarks/peca.py --small    # ResNet-18, 8+8 rows at 144x72, seconds
+    python benchmarks/peca.py            # ResNet-50, 8+8 samples at 288x144, a few minutes on two cores
+    python benchmarks/peca.py --small    # ResNet-18, 8+8 samples at 144x72, seconds
     python benchmarks/peca.py --parts    # rows M3 to M5 and the naive form beside them
     python benchmarks/peca.py --device cuda --identities 8 --per-modality 4
 """
@@ -19,7 +19,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from types import ModuleType
 
 import torch
@@ -28,13 +27,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from vireid.data.batch import Batch
 from vireid.data.size import Size
 from vireid.recipes import agw, peca
+from vireid.training.configuration import with_fields
 from vireid.training.memory import keep_freed_memory
 
 IDENTITIES = 395  # SYSU-MM01's, for classifier and memory
 
 
-def rows_of_a_batch(identities: int, per_modality: int, size: Size, device: str) -> Batch:
-    """Noise, identity by identity, visible before infrared as the sampler stands them."""
+def a_batch(identities: int, per_modality: int, size: Size, device: str) -> Batch:
+    """Noise, identity by identity, visible before infrared, in the order of the sampler."""
     identity = torch.arange(identities).repeat_interleave(2 * per_modality)
     modality = torch.tensor([0] * per_modality + [1] * per_modality).repeat(identities)
     images = torch.randn(len(identity), 3, *size)
@@ -42,14 +42,14 @@ def rows_of_a_batch(identities: int, per_modality: int, size: Size, device: str)
 
 
 def naive_local_features(network: peca.PECA, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-    """The thirds one after another, each with a graph that nobody needs."""
+    """The three parts one after another, each with a graph that is not needed."""
     with torch.enable_grad(), peca.normalising_by(network, "batch_stats_no_update"):
-        strips = peca.thirds(images).chunk(3)
-        return torch.cat([network.features(strip, modality)["bn"] for strip in strips], 1)
+        parts = peca.three_parts(images).chunk(3)
+        return torch.cat([network.features(part, modality)["bn"] for part in parts], 1)
 
 
 def naive_similarity(global_features: torch.Tensor, local_features: torch.Tensor) -> torch.Tensor:
-    """Equation 1 without the stop, which is what makes the backward pass through the thirds happen."""
+    """Equation 1 without the stopped gradient, so that the backward pass goes through the parts."""
     f, g = (torch.nn.functional.normalize(x) for x in (global_features, local_features))
     return -(f * g).sum(1).mean()
 
@@ -60,7 +60,7 @@ def stepper(recipe: ModuleType, config, batch: Batch, device: str, *, naive: boo
     network = recipe.build(config, IDENTITIES).to(device, memory_format=torch.channels_last).train()
     if naive:
         network.local_features = lambda images, modality: naive_local_features(network, images, modality)
-    optimiser = config.optimiser.build(network, network.new_parameters())
+    optimiser = config.training.optimiser.build(network, network.new_parameters())
 
     def step() -> None:
         stopped = peca.similarity_loss
@@ -111,20 +111,22 @@ def main() -> None:
     keep_freed_memory()  # as the training loop does on a CPU
     common = {"trunk": "resnet18" if options.small else "resnet50", "weights": "none"}
     common["size"] = Size(144, 72) if options.small else Size(288, 144)
-    batch = rows_of_a_batch(options.identities, options.per_modality, common["size"], options.device)
+    batch = a_batch(options.identities, options.per_modality, common["size"], options.device)
 
     def one(row: str, **how) -> Callable[[], None]:
-        return stepper(peca, replace(peca.ROWS[row].config, **common), batch, options.device, **how)
+        return stepper(peca, with_fields(peca.ROWS[row].config, common), batch, options.device, **how)
 
     # The same width of attention in both, so that the ratio is that of what PECA adds.
-    baseline = replace(agw.PAPER, non_local=peca.PAPER.non_local, **common)
+    baseline = with_fields(agw.PAPER, common | {"non_local": peca.PAPER.non_local})
     steps = {"agw": stepper(agw, baseline, batch, options.device), "peca": one("table3/peca")}
     if options.parts:
         steps |= {"m3": one("table3/m3"), "m4 = m3 + GSL": one("table3/m4"), "m5 = m3 + ICAL": one("table3/m5")}
-        steps["peca, naive thirds"] = one("table3/peca", naive=True)
+        steps["peca, naive parts"] = one("table3/peca", naive=True)
     counted = work(steps)
     found = interleaved(steps, options.repeats, options.device)
-    print(f"{common['trunk']}, {len(batch)} real rows at {common['size']}, {options.repeats} repeats, {options.device}")
+    print(
+        f"{common['trunk']}, {len(batch)} real samples at {common['size']}, {options.repeats} repeats, {options.device}"
+    )
     for name, spent in found.items():
         line = f"  {name:20} work {counted[name] / 1e12:6.3f} TFLOP ×{counted[name] / counted['agw']:.3f}"
         for index, kind in enumerate(("wall", "processor")):

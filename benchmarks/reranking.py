@@ -1,11 +1,11 @@
-"""k-reciprocal re-ranking beside the dense textbook form, measured in the same run.
+"""k-reciprocal re-ranking compared with the dense textbook form in the same run.
 
-The textbook form holds the distances and the weights of all pairs of pictures in square matrices, sorts every row and
-walks them in Python, as public scripts do; here it is written from the paper. Features are made up: twenty pictures an
-identity, with about the difficulty of a trained model.
+The textbook form keeps the distances and the weights of all pairs of pictures in square matrices, sorts the distances
+of each picture and loops over them in Python, as public scripts do. This version is written from the paper. The
+features are random, with twenty pictures per identity. Their difficulty is about that of a trained model.
 
     python benchmarks/reranking.py            # 2,000 queries × 2,000 gallery pictures
-    python benchmarks/reranking.py --full     # also 10,000 × 10,000, ours alone, with the most memory it took
+    python benchmarks/reranking.py --full     # also 10,000 × 10,000 without the textbook form, with its peak memory
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from vireid.evaluation.reranking import k_reciprocal, query_expansion
 WIDTH = 2048
 
 
-def features(rows: int, seed: int) -> np.ndarray:
-    """rows×2048 float32."""
+def features(count: int, seed: int) -> np.ndarray:
+    """Random features, count×2048 float32."""
     generator = np.random.default_rng(seed)
-    centre = np.random.default_rng(0).standard_normal((rows // 10 + 1, WIDTH), dtype=np.float32)
-    out = generator.standard_normal((rows, WIDTH), dtype=np.float32)
+    centre = np.random.default_rng(0).standard_normal((count // 10 + 1, WIDTH), dtype=np.float32)
+    out = generator.standard_normal((count, WIDTH), dtype=np.float32)
     out *= 2.5
-    for row in range(rows):  # a row at a time: the benchmark's own arrays must not be the peak
-        out[row] += centre[row % len(centre)]
+    for sample in range(count):  # one at a time, so that the peak memory is not that of the benchmark's own arrays
+        out[sample] += centre[sample % len(centre)]
     return out
 
 
 def textbook(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6, weight: float = 0.3) -> np.ndarray:
-    """Everything in matrices of all pairs."""
+    """k-reciprocal re-ranking with matrices of all pairs."""
     both = np.concatenate([query, gallery]).astype(np.float32)
     both /= np.linalg.norm(both, axis=1, keepdims=True)
     plain = np.maximum(2 - 2 * both @ both.T, 0)
@@ -68,39 +68,38 @@ def textbook(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 
 
 
 def timed(function, *arguments):
-    """(seconds, result)"""
+    """Wall seconds and the result of one call."""
     began = time.perf_counter()
     result = function(*arguments)
     return time.perf_counter() - began, result
 
 
 def peak() -> float:
-    """The most memory this process has held, in MB."""
+    """Peak memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2000, help="queries, and gallery pictures (2000)")
+    parser.add_argument("--pictures", type=int, default=2000, help="number of queries and of gallery pictures (2000)")
     parser.add_argument("--full", action="store_true", help="also 10,000 × 10,000")
     options = parser.parse_args()
     k_reciprocal(features(64, 1), features(64, 2))  # compile
     query_expansion(features(64, 1), features(64, 2))
 
-    if options.full:  # before the baseline, whose memory would hide ours
+    if options.full:  # before the baseline, because its peak memory is greater
         query, gallery = features(10_000, 1), features(10_000, 2)
         before = peak()
         ours, _ = timed(k_reciprocal, query, gallery)
         print(f"k-reciprocal, 10,000 × 10,000: {ours:.1f} s, {peak() - before:,.0f} MB above {before:,.0f} MB")
         dense = 4 * 20_000**2 / 2**20
-        print(f"  one dense float32 matrix of the textbook form would be {dense:,.0f} MB; it holds four")
-        before = peak()
+        print(f"  the textbook form would need four dense float32 matrices of {dense:,.0f} MB each")
         ours, _ = timed(query_expansion, query, gallery)
-        print(f"query expansion, 10,000 × 10,000: {ours:.1f} s, no more than that")
-    query, gallery = features(options.rows, 1), features(options.rows, 2)
+        print(f"query expansion, 10,000 × 10,000: {ours:.1f} s, peak memory of the process {peak():,.0f} MB")
+    query, gallery = features(options.pictures, 1), features(options.pictures, 2)
     ours, found = timed(k_reciprocal, query, gallery)
     baseline, wanted = timed(textbook, query, gallery)
-    print(f"k-reciprocal, {options.rows:,} × {options.rows:,}: {ours:.2f} s, textbook {baseline:.2f} s")
+    print(f"k-reciprocal, {options.pictures:,} × {options.pictures:,}: {ours:.2f} s, textbook {baseline:.2f} s")
     print(f"  {baseline / ours:.1f} times as fast; the distances differ by {np.abs(found - wanted).max():.1e} at most")
 
 

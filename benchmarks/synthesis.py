@@ -1,8 +1,8 @@
-"""How fast the generated world is drawn: the compiled ray caster against the same formulas in NumPy, and whole files.
+"""Speed of the generated world: the compiled ray caster compared with the same formulas in NumPy, and whole files.
 
     python benchmarks/synthesis.py [--size 288x144] [--people 6]
 
-Both renderers draw the same scenes in the same run; the ratio is what to read, the rates depend on the machine.
+Both renderers draw the same scenes in the same run. The rates depend on the machine; the ratio hardly does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Scene = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
 
 
 def scenes(people: int, size: Size) -> list[Scene]:
-    """The tables of one visible and one infrared picture of everybody."""
+    """The tables of one visible and one infrared picture of each person."""
     kept: list[Scene] = []
 
     def keep(*tables):
@@ -42,7 +42,7 @@ def scenes(people: int, size: Size) -> list[Scene]:
 
 
 def rate(draw: Callable, tables: list[Scene], rounds: int) -> float:
-    """Pictures per second on one core, the best of some rounds."""
+    """Pictures per second on one core, the best of several rounds."""
     best = float("inf")
     for _ in range(rounds):
         start = time.perf_counter()
@@ -53,6 +53,7 @@ def rate(draw: Callable, tables: list[Scene], rounds: int) -> float:
 
 
 def main() -> None:
+    """Print rates and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=Size.parse, default=Size(288, 144))
     parser.add_argument("--people", type=int, default=6)

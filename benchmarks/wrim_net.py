@@ -1,8 +1,9 @@
-"""What WRIM-Net's parts cost, beside the same trunk without them, measured in the same run.
+"""What MIIM and AICL cost, beside the same trunk without them, measured in the same run.
 
-Two questions. How much dearer is a whole training step (forward, backward, Adam) with MIIM and AICL than the paper's
-baseline, with the same batch? And which of the two attention paths is faster with the paper's few keys? Everything is
-interleaved and repeated; processor time is printed beside wall time because it does not feel a busy machine.
+There are two questions. How much longer does a whole training step (forward, backward, Adam) take with MIIM and AICL
+than the paper's baseline, with the same batch? And which of the two attention paths is faster with the few keys of the
+paper? The measurements take turns and are repeated. Processor time is printed beside wall time, because other work on
+the machine hardly changes it.
 
     python benchmarks/wrim_net.py            # batch 16+16 at 384x144, about five minutes on two cores
     python benchmarks/wrim_net.py --small    # batch 4+4 at 192x72, seconds
@@ -15,7 +16,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
@@ -23,6 +23,7 @@ from vireid.data.batch import Batch
 from vireid.data.size import Size
 from vireid.networks.tokens import attend
 from vireid.recipes import wrim_net
+from vireid.training.configuration import with_fields
 from vireid.training.memory import keep_freed_memory
 
 # Queries, keys and width of the heads after each stage at 384x144.
@@ -41,7 +42,7 @@ def seconds(work: Callable[[], None], device: str) -> tuple[float, float]:
 def interleaved(
     works: dict[str, Callable[[], None]], repeats: int, device: str
 ) -> dict[str, list[tuple[float, float]]]:
-    """Each work's times, the works taking turns; the first round warms up and is not kept."""
+    """The times of each work. The works take turns; the first turn warms up and is not kept."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for turn in range(repeats + 1):
         for name, work in works.items():
@@ -52,7 +53,7 @@ def interleaved(
 
 
 def report(found: dict[str, list[tuple[float, float]]], baseline: str, unit: float = 1.0, word: str = "s") -> None:
-    """Median and least times, and the median and least of the ratios to the baseline, turn by turn."""
+    """Print median and smallest times, and the median and smallest ratio to the baseline of the same turn."""
     for name, spent in found.items():
         line = f"  {name:22}"
         for index, kind in enumerate(("wall", "processor")):
@@ -66,10 +67,10 @@ def report(found: dict[str, list[tuple[float, float]]], baseline: str, unit: flo
 
 
 def step_of(config: wrim_net.Config, batch: Batch, device: str) -> Callable[[], None]:
-    """One training step of a network of its own, laid out in memory as the training loop does it."""
+    """One training step of a new network, with the memory layout of the training loop."""
     torch.manual_seed(0)
     network = wrim_net.build(config, identities=395).train().to(device, memory_format=torch.channels_last)
-    optimiser = config.optimiser.build(network, network.new_parameters())
+    optimiser = config.training.optimiser.build(network, network.new_parameters())
 
     def step() -> None:
         torch.stack(list(network.objective(batch).values())).sum().backward()
@@ -80,31 +81,31 @@ def step_of(config: wrim_net.Config, batch: Batch, device: str) -> Callable[[], 
 
 
 def steps(size: Size, per_modality: int, repeats: int, device: str) -> None:
-    """The whole step, by what is in it."""
-    row = torch.arange(2 * per_modality)
-    # As the sampler gives them: four visible and four infrared rows of each identity.
-    batch = Batch(torch.randn(len(row), 3, *size), row // 8, row // 4 % 2, row * 0).to(device)
+    """Measure a whole step, with and without MIIM and AICL."""
+    sample = torch.arange(2 * per_modality)
+    # As the sampler gives them: four visible and four infrared samples of each identity.
+    batch = Batch(torch.randn(len(sample), 3, *size), sample // 8, sample // 4 % 2, sample * 0).to(device)
     configs = {
         "without MIIM and AICL": wrim_net.ROWS["table3/baseline"].config,
         "with MIIM": wrim_net.ROWS["table3/miim"].config,
         "with AICL": wrim_net.ROWS["table3/aicl"].config,
         "with both (WRIM-Net)": wrim_net.PAPER,
     }
-    works = {name: step_of(replace(config, size=size), batch, device) for name, config in configs.items()}
+    works = {name: step_of(with_fields(config, {"size": size}), batch, device) for name, config in configs.items()}
     print(f"one step, batch {per_modality}+{per_modality} at {size}, {device}, {torch.get_num_threads()} threads:")
     report(interleaved(works, repeats, device), "without MIIM and AICL")
 
 
-def attention(rows: int, repeats: int, device: str) -> None:
-    """The two attention paths, forward and backward."""
+def attention(samples: int, repeats: int, device: str) -> None:
+    """Measure the two attention paths, forward and backward."""
     for name, (queries, keys, width) in SHAPES.items():
-        q, k, v = (torch.randn(rows, 8, count, width, device=device) for count in (queries, keys, keys))
+        q, k, v = (torch.randn(samples, 8, count, width, device=device) for count in (queries, keys, keys))
         q, k, v = (tokens.requires_grad_() for tokens in (q, k, v))
         works = {
             path: lambda p=path, t=(q, k, v): attend(*t, path=p).square().sum().backward()  # type: ignore[misc]
             for path in ("fused", "plain")
         }
-        print(f"attention of {name}, {rows} rows, 8 heads of {width}, {queries} queries, {keys} keys, {device}:")
+        print(f"attention of {name}, {samples} samples, 8 heads of {width}, {queries} queries, {keys} keys, {device}:")
         report(interleaved(works, repeats, device), "fused", unit=1e3, word="ms")
 
 

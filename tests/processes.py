@@ -1,6 +1,6 @@
-"""Several real processes that find each other as under a launcher, without its seconds of start.
+"""Several real processes that connect to each other as under a launcher, but start faster.
 
-They are forked from a server that has imported everything once; each is a process of its own, which can be killed.
+They are forked from a server that has imported everything once. Each is a process of its own and can be killed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ import torch
 
 from vireid.cli.main import main
 from vireid.recipes import recipes
+from vireid.training import distributed
 
 _SERVER = multiprocessing.get_context("forkserver")
 # The optimiser's first use imports torch._dynamo, which takes two seconds.
-_HEAVY = ("torch._dynamo", "torch.utils.tensorboard", "jsonargparse", "yaml", "fsspec")
-_OURS = ("tests.processes", "vireid.training.loop", "vireid.datasets", *(f"vireid.recipes.{one}" for one in recipes()))
+_HEAVY = ("torch._dynamo", "pydantic", "yaml", "fsspec")
+_OURS = (
+    *("tests.processes", "vireid.training.loop", "vireid.datasets", "vireid.experiments.train"),
+    *(f"vireid.recipes.{one}" for one in recipes()),
+)
 _SERVER.set_forkserver_preload([*_HEAVY, *_OURS])
 
 Processes = list[Any]
@@ -35,7 +39,7 @@ def free_port() -> int:
 
 
 def start(world: int, folder: Path, target: Callable[..., Any], *arguments: Any) -> Processes:
-    """`target(*arguments)` in `world` processes; what each prints and returns goes to files in `folder`."""
+    """Call `target(*arguments)` in `world` processes. What each prints and returns is written to files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     processes = []
@@ -49,7 +53,7 @@ def start(world: int, folder: Path, target: Callable[..., Any], *arguments: Any)
 
 
 def wait(processes: Processes, *, seconds: float = 120) -> list[int | None]:
-    """The exit codes; None for a process that did not end in time and had to be killed."""
+    """The exit codes. None stands for a process that did not end in time and was killed."""
     deadline = time.monotonic() + seconds
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
@@ -62,14 +66,14 @@ def wait(processes: Processes, *, seconds: float = 120) -> list[int | None]:
 
 
 def together(world: int, folder: Path, target: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `target(*arguments)` returns in each process, all of which have to end well."""
+    """What `target(*arguments)` returns in each process. All processes must end with exit code 0."""
     codes = wait(start(world, folder, target, *arguments))
     assert codes == [0] * world, "\n".join(said(folder, rank) for rank in range(world))
     return [torch.load(folder / f"rank{rank}" / "result.pt", weights_only=False) for rank in range(world)]
 
 
 def program(arguments: Sequence[str]) -> None:
-    """The program `vireid`, with its exit code."""
+    """Run the program `vireid` and exit with its code."""
     sys.exit(main(arguments))
 
 
@@ -86,4 +90,9 @@ def _run(environment: dict[str, str], folder: Path, target: Callable[..., Any], 
         os.dup2(file, descriptor)
         os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(descriptor), "w", buffering=1) for descriptor in (1, 2))
-    torch.save(target(*arguments), folder / "result.pt")
+    try:
+        torch.save(target(*arguments), folder / "result.pt")
+    except SystemExit:
+        distributed.end()
+        raise
+    distributed.end()  # a forked process does not run the exit handlers of the interpreter

@@ -2,9 +2,10 @@
 
     import vireid
 
+    vireid.train("agw", data="sysu-mm01:worlds/x", run="runs/agw", set={"epochs": 2})
+    reports = vireid.test("runs/agw", data="sysu-mm01:worlds/x", protocols=["sysu-mm01/all/single"])
+    features = vireid.load("runs/agw").embed(["query.jpg"], modality="infrared")
     report = vireid.score(features, identity, camera, modality, protocol="sysu-mm01/all/single")
-    model = vireid.load("runs/agw")
-    features = model.embed(images, modality)
 
 Losses and blocks are imported from their rooms, for example `vireid.losses.triplet` and `vireid.networks.pooling`.
 """
@@ -13,7 +14,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["BadInput", "Modality", "Model", "Records", "Report", "load", "recipes", "records", "score"]
+__all__ = [
+    "BadInput",
+    "Modality",
+    "Model",
+    "Records",
+    "Report",
+    "Run",
+    "load",
+    "recipes",
+    "records",
+    "reproduce",
+    "score",
+    "test",
+    "train",
+]
 
 if TYPE_CHECKING:
     from vireid import recipes
@@ -23,7 +38,9 @@ if TYPE_CHECKING:
     from vireid.datasets import read as records
     from vireid.evaluation.report import Report
     from vireid.evaluation.scoring import score
+    from vireid.experiments.python import reproduce, test, train
     from vireid.model import Model, load
+    from vireid.training.run import Run
 
 # Name → (module, name there). Imported when first used, so that `import vireid` costs nothing: `load` brings torch
 # with it, `score` brings a compiler.
@@ -33,10 +50,14 @@ _HOMES = {
     "Model": ("vireid.model", "Model"),
     "Records": ("vireid.data.records", "Records"),
     "Report": ("vireid.evaluation.report", "Report"),
+    "Run": ("vireid.training.run", "Run"),
     "load": ("vireid.model", "load"),
     "recipes": ("vireid.recipes", None),  # the room itself, which can be called for the names in it
     "records": ("vireid.datasets", "read"),
+    "reproduce": ("vireid.experiments.python", "reproduce"),
     "score": ("vireid.evaluation.scoring", "score"),
+    "test": ("vireid.experiments.python", "test"),
+    "train": ("vireid.experiments.python", "train"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Each augmentation, with its draws handed in against a pixel loop, and its draws against their distribution."""
+"""Augmentations: `change` with known numbers against a loop over pixels, and `draw` against its distribution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.oracles import augment as oracle
 from vireid.augment.colour import GREY, UNCHANGED, ChannelExchange, Grey
 from vireid.augment.erasing import CAJ, ChannelErasing, RandomErasing, draw_boxes
 from vireid.augment.geometry import Flip, MultiScaleCrop, PadCrop
-from vireid.augment.normalise import MEAN, STD, denormalise, normalise
+from vireid.augment.normalise import MEAN, STD, normalise
 from vireid.augment.operation import changed
 from vireid.data.errors import BadInput
 
@@ -36,16 +36,16 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _bytes(rows: int = 4) -> torch.Tensor:
-    return torch.randint(256, (rows, 3, *SIZE), dtype=torch.uint8, generator=_generator(5))
+def _bytes(count: int = 4) -> torch.Tensor:
+    return torch.randint(256, (count, 3, *SIZE), dtype=torch.uint8, generator=_generator(5))
 
 
-def _floats(rows: int = 4) -> torch.Tensor:
-    return torch.randn(rows, 3, *SIZE, generator=_generator(6))
+def _floats(count: int = 4) -> torch.Tensor:
+    return torch.randn(count, 3, *SIZE, generator=_generator(6))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
-def test_a_function_of_images_and_generator(operation):
+def test_the_result_depends_on_images_and_generator_only(operation):
     images = _floats(16)
     before = images.clone()
     found = operation(images, generator=_generator())
@@ -58,11 +58,11 @@ def test_a_function_of_images_and_generator(operation):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
-def test_rows_are_drawn_on_their_own(operation):
+def test_each_sample_has_its_own_draw(operation):
     drawn = operation.draw(64, size=(32, 16), generator=_generator())
     assert len(drawn) == 64
-    # Something differs between the rows: they do not share one draw.
-    assert len({str(what) for what in drawn}) > 1
+    # The entries differ, so the samples do not share one draw.
+    assert len({str(entry) for entry in drawn}) > 1
     assert list(operation.draw(0, size=(32, 16), generator=_generator())) == []
 
 
@@ -81,7 +81,7 @@ def test_pad_crop(top, left, fill):
     assert torch.equal(changed(PadCrop(4, fill=fill), image, [(top, left)])[0], expected)
 
 
-def test_pad_crop_by_more_than_the_picture():
+def test_pad_crop_with_padding_larger_than_the_picture():
     image = _bytes(1)
     for corner in ((0, 0), (0, 20), (20, 20), (10, 10)):
         assert torch.equal(
@@ -101,7 +101,7 @@ def test_multi_scale_crop(box):
     torch.testing.assert_close(changed(MultiScaleCrop(), image, [box])[0].double(), expected, rtol=0, atol=1e-5)
     image = _bytes(1)
     expected = oracle.crop_resize(image[0], *box)
-    # uint8 is rounded, and interpolated in fixed point.
+    # For uint8 the interpolation is in fixed point, and the result is rounded.
     torch.testing.assert_close(changed(MultiScaleCrop(), image, [box])[0].double(), expected, rtol=0, atol=1.01)
 
 
@@ -110,16 +110,16 @@ def test_multi_scale_crop_draws_within_its_ranges(size):
     boxes = torch.tensor(MultiScaleCrop().draw(2000, size=size, generator=_generator()))
     top, left, height, width = boxes.unbind(1)
     assert (boxes >= 0).all() and (top + height <= size[0]).all() and (left + width <= size[1]).all()
-    whole = (height == size[0]) & (width == size[1])
-    assert whole.float().mean() < 0.05
+    wvalues = (height == size[0]) & (width == size[1])
+    assert wvalues.float().mean() < 0.05
     area, aspect = height * width / (size[0] * size[1]), width / height
     slack = 1.5 / min(size)
-    assert (area[~whole] > 0.7 - 2 * slack).all() and (aspect[~whole] > 0.30 - slack).all()
-    assert (aspect[~whole] < 0.45 + slack).all()
+    assert (area[~wvalues] > 0.7 - 2 * slack).all() and (aspect[~wvalues] > 0.30 - slack).all()
+    assert (aspect[~wvalues] < 0.45 + slack).all()
     assert (top.max() > 0) and (left.max() > 0)
 
 
-def test_multi_scale_crop_that_cannot_fit_is_the_whole_picture():
+def test_multi_scale_crop_that_cannot_fit_is_the_wvalues_picture():
     assert MultiScaleCrop(aspect=(50.0, 60.0)).draw(2, size=SIZE, generator=_generator()) == [[0, 0, *SIZE]] * 2
 
 
@@ -131,6 +131,13 @@ def test_exchange(case):
     image = _bytes(1)
     expected = oracle.exchange(image[0].float(), case).round().to(torch.uint8)
     assert torch.equal(changed(ChannelExchange(), image, [case])[0], expected)
+
+
+def test_after_normalisation_grey_pictures_change():
+    # Red, green and blue are normalised with different constants, so the three channels are no longer equal.
+    infrared = normalise(_bytes(32)[:, :1].expand(-1, 3, -1, -1))
+    for operation in (ChannelExchange(), Grey(1.0)):
+        assert (operation(infrared, generator=_generator()) - infrared).abs().max() > 0.05
 
 
 def test_grey_by_hand():
@@ -152,15 +159,15 @@ def test_grey_by_hand():
 def test_outcomes_have_their_probabilities(operation, shares):
     drawn = operation.draw(8000, size=SIZE, generator=_generator())
     assert set(drawn) == set(shares)
-    chi_square = sum((drawn.count(what) - 8000 * share) ** 2 / (8000 * share) for what, share in shares.items())
-    # The 99.9 % quantile for four degrees of freedom, the most there are here.
+    chi_square = sum((drawn.count(case) - 8000 * share) ** 2 / (8000 * share) for case, share in shares.items())
+    # The 99.9 % quantile for four degrees of freedom. No case here has more.
     assert chi_square < 18.47
 
 
 @pytest.mark.parametrize("operation", [ChannelExchange(), ChannelExchange(grey=True), Grey(1.0)], ids=repr)
-def test_grey_pictures_stay_as_they_are(operation):
+def test_grey_pictures_do_not_change_before_normalisation(operation):
     grey = _floats(32)[:, :1].expand(-1, 3, -1, -1)
-    # Luminance weights add up to 0.9999.
+    # The sum of the luminance weights is 0.9999.
     torch.testing.assert_close(operation(grey, generator=_generator()), grey.contiguous(), rtol=1.01e-4, atol=1e-6)
     grey = _bytes(32)[:, :1].expand(-1, 3, -1, -1)
     assert torch.equal(operation(grey, generator=_generator()), grey)
@@ -180,17 +187,20 @@ def test_erased_rectangles(size):
         assert 0.019 < share.min() < 0.03 and 0.35 < share.max() < 0.41
         ratio = height[erased] / width[erased]
         assert 0.28 < ratio.min() < 0.4 and 3.0 < ratio.max() < 3.5
-        # Every corner is within reach.
+        # Rectangles reach all four sides of the picture.
         assert top[erased].min() == left[erased].min() == 0
         assert (top + height).max() == size[0] and (left + width).max() == size[1]
 
 
 def test_erasing_that_cannot_fit_does_nothing():
     images = _floats()
-    assert torch.equal(RandomErasing(p=1.0, area=(2.0, 3.0))(images, generator=_generator()), images)
+    assert torch.equal(RandomErasing(p=1.0, aspect=(1e3, 2e3))(images, generator=_generator()), images)
+    # The settings refuse an area above 1. `draw_boxes` takes one, and it never fits.
+    boxes = draw_boxes(4, size=SIZE, p=1.0, area=(2.0, 3.0), aspect=(0.3, 1 / 0.3), generator=_generator())
+    assert not boxes[:, 2:].any()
 
 
-def test_erase_with_the_draws_handed_in():
+def test_erase_with_known_draws():
     images = _floats(2)
     drawn = [((1, 2, 4, 3), torch.tensor([1.0, 2.0, 3.0])[:, None, None]), ((0, 0, 0, 0), torch.ones(3, 1, 1))]
     for operation in (RandomErasing(), ChannelErasing()):
@@ -199,32 +209,32 @@ def test_erase_with_the_draws_handed_in():
         assert torch.equal(found[1], images[1])
 
 
-def _holes(operation, rows=500):
-    """The values inside the rectangles."""
-    marked = torch.full((rows, 3, 32, 16), float("inf"))
+def _erased(operation, count=500):
+    """The values inside the rectangles, 3×pixels for each picture that has one."""
+    marked = torch.full((count, 3, 32, 16), float("inf"))
     found = operation(marked, generator=_generator())
     return [image[:, image[0].isfinite()] for image in found if image.isfinite().any()]
 
 
-def test_what_the_holes_are_filled_with():
-    holes = _holes(ChannelErasing())
-    assert all(torch.equal(hole, torch.tensor(CAJ)[:, None].expand_as(hole)) for hole in holes)
+def test_values_inside_the_rectangles():
+    inside = _erased(ChannelErasing())
+    assert all(torch.equal(values, torch.tensor(CAJ)[:, None].expand_as(values)) for values in inside)
     for operation in (ChannelErasing(fill="zero"), RandomErasing()):
-        assert not any(hole.any() for hole in _holes(operation))
-    noise = torch.cat(_holes(RandomErasing(fill="noise")), 1)
+        assert not any(values.any() for values in _erased(operation))
+    noise = torch.cat(_erased(RandomErasing(fill="noise")), 1)
     assert noise.mean().item() == pytest.approx(0, abs=0.02) and noise.std().item() == pytest.approx(1, abs=0.02)
-    holes = _holes(ChannelErasing(fill="random_per_channel"))
-    assert all(torch.equal(hole, hole[:, :1].expand_as(hole)) for hole in holes)
-    colours = torch.stack([hole[:, 0] for hole in holes]) * torch.tensor(STD) + torch.tensor(MEAN)
+    inside = _erased(ChannelErasing(fill="random_per_channel"))
+    assert all(torch.equal(values, values[:, :1].expand_as(values)) for values in inside)
+    colours = torch.stack([values[:, 0] for values in inside]) * torch.tensor(STD) + torch.tensor(MEAN)
     assert colours.min() > -1e-6 and colours.max() < 1 + 1e-6
     torch.testing.assert_close(colours.mean(0), torch.full((3,), 0.5), rtol=0, atol=0.06)
     assert colours.var(0).mean().item() == pytest.approx(1 / 12, rel=0.15)
 
 
 def test_unknown_fill_names_the_choices():
-    with pytest.raises(BadInput, match="choices: mean, noise"):
+    with pytest.raises(BadInput, match="'black'; it takes one of mean, noise"):
         RandomErasing(fill="black")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="did you mean 'caj_const'"):
+    with pytest.raises(BadInput, match="'caj'; it takes one of caj_const, random_per_channel, zero"):
         ChannelErasing(fill="caj")  # type: ignore[arg-type]
 
 
@@ -238,10 +248,3 @@ def test_normalise():
     torch.testing.assert_close(normalise(images.float() / 255), found, rtol=1e-5, atol=1e-6)
     # By hand: white in red is (1 - 0.485) / 0.229 = 2.2489.
     assert normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8))[0, 0].item() == pytest.approx(2.2489, abs=1e-4)
-
-
-def test_denormalise_is_the_way_back():
-    images = _bytes(2)
-    back = denormalise(normalise(images))
-    assert torch.equal((back * 255).round().to(torch.uint8), images)
-    assert denormalise(torch.full((3, 1, 1), 100.0)).max() == 1 and denormalise(torch.full((3, 1, 1), -9.0)).max() == 0

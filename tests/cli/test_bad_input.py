@@ -22,7 +22,7 @@ MATRIX = {
     "an unknown row": (["train", "agw:table9", *TRAIN[2:]], ["unknown row of agw 'table9'", "channel-augmentation"]),
     "an unknown field": ([*TRAIN, "--set", "epoch=3"], ["unknown field 'epoch'", "did you mean 'epochs'"]),
     "a value of the wrong type": ([*TRAIN, "--set", "epochs=many"], ["'epochs'", "'many'", "whole number"]),
-    "a value out of range": ([*TRAIN, "--set", "epochs=0"], ["'epochs' is 0", "1 or more"]),
+    "a value out of range": ([*TRAIN, "--set", "epochs=0"], ["'epochs' cannot be '0'", "1 or more"]),
     "an unknown trunk": ([*TRAIN, "--set", "trunk=vgg"], ["'trunk'", "resnet50"]),
     "half precision without a GPU": ([*TRAIN, "--set", *SECOND, "precision=fp16"], ["fp16", "GPU"]),
     "weights that are not there": ([*TRAIN, "--set", *SECOND, "weights=no.pth"], ["no.pth", "imagenet"]),
@@ -36,7 +36,7 @@ MATRIX = {
     "a directory that is not there": (["data", "check", "regdb:nowhere"], ["nowhere"]),
     "an empty directory": (["data", "check", f"llcm:{EMPTY}"], [EMPTY]),
     "another layout than that": (["data", "check", f"regdb:{WORLD}"], ["sysu-mm01"]),
-    "a trial out of range": (["data", "check", f"regdb:{WORLD}", "--trial", "11"], ["11", "1 to 10"]),
+    "a fold out of range": (["data", "check", f"regdb:{WORLD}", "--fold", "11"], ["11", "1 to 10"]),
     "a run that is there already": (
         ["train", "agw", "--data", f"sysu-mm01:{WORLD}", "--run", RUN, "--set", *SECOND], ["--resume"],
     ),
@@ -57,7 +57,7 @@ MATRIX = {
     ),
     "features that are not there": (["score", "no.npz", "--protocol", "regdb/v2i"], ["no.npz"]),
     "features that are text": (["score", TEXT, "--protocol", "regdb/v2i"], ["features"]),
-    "NaN in features": (["score", NAN, "--protocol", "regdb/v2i"], ["row 1", "NaN"]),
+    "NaN in features": (["score", NAN, "--protocol", "regdb/v2i"], ["sample 1", "NaN"]),
     "a JSON file that cannot be written": (["rows", "--json", f"{EMPTY}/no/rows.json"], ["rows.json"]),
     "an unknown table": (
         ["reproduce", "agw", "table77", "--data", f"sysu-mm01:{WORLD}"], ["table77", "sysu-mm01"],
@@ -114,10 +114,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(mistake, places, tmp_path, mo
     assert (places[RUN] / "last.pt").read_bytes() == before
 
 
-def test_testing_on_another_regdb_trial_is_refused_with_the_reason(runs, worlds, capsys):
-    assert main(["test", str(runs["regdb"]), "--data", f"regdb:{worlds['regdb']}", "--trial", "2"]) == 2
+def test_testing_on_another_regdb_fold_is_refused_with_the_reason(runs, worlds, capsys):
+    assert main(["test", str(runs["regdb"]), "--data", f"regdb:{worlds['regdb']}", "--fold", "2"]) == 2
     error = capsys.readouterr().err
-    assert "trained on trial 1" in error and "inflate" in error and "--trial 2" in error
+    assert "trained on fold 1" in error and "inflate" in error and "--fold 2" in error
 
 
 def test_an_unreadable_picture_stops_training_by_name_and_is_skipped_only_when_asked(worlds, tmp_path, capsys):
@@ -151,7 +151,9 @@ def test_the_installed_program_exits_with_2_and_starts_quickly_enough_to_help():
 def test_every_verb_has_help(capsys):
     top = parser()
     verbs = next(action for action in top._actions if action.dest == "verb").choices
-    assert {"demo", "data", "train", "test", "score", "rows", "reproduce", "cost", "report"} <= set(verbs)
+    assert {"demo", "data", "train", "folds", "fields", "test", "score", "rows", "reproduce", "cost", "report"} <= set(
+        verbs
+    )
     for verb in verbs:
         with pytest.raises(SystemExit) as end:
             main([verb, "--help"])

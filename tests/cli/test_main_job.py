@@ -20,7 +20,7 @@ def test_a_run_directory_explains_itself(layout, runs, worlds):
     facts = json.loads((runs[layout] / "run.json").read_text())
     assert facts["recipe"] == "agw" and facts["row"] is None and facts["set"] == list(SECOND)
     assert facts["seed"] == 0 and facts["config"]["trunk"] == "tiny" and facts["config"]["size"] == "64x32"
-    assert facts["data"]["layout"] == layout and facts["data"]["trial"] == (1 if layout == "regdb" else None)
+    assert facts["data"]["layout"] == layout and facts["data"]["fold"] == (1 if layout == "regdb" else None)
     assert facts["data"]["generated"] and facts["data"]["fingerprint"]
     assert {"python", "vireid", "torch"} <= set(facts["versions"]) and facts["hardware"]["cores"]
     assert len((runs[layout] / "log.jsonl").read_text().splitlines()) == 2
@@ -73,10 +73,10 @@ def test_a_model_embeds_what_test_embedded(runs, worlds, tmp_path):
     stored = np.load(tmp_path / "f.npz")
     model = vireid.load(runs["sysu-mm01"])
     records = vireid.records("sysu-mm01", worlds["sysu-mm01"]).where(split="test")
-    rows = np.flatnonzero(records.modality == 1)[:5]
-    images = np.stack([read_picture(records.file(row), model.config.size).transpose(2, 0, 1) for row in rows])
-    np.testing.assert_allclose(model.embed(images, 1), stored["features"][rows], atol=2e-5)
-    np.testing.assert_allclose(np.linalg.norm(stored["features"][rows], axis=1), 1, atol=1e-5)
+    infrared = np.flatnonzero(records.modality == 1)[:5]
+    images = np.stack([read_picture(records.file(sample), model.size).transpose(2, 0, 1) for sample in infrared])
+    np.testing.assert_allclose(model.embed(images, 1), stored["features"][infrared], atol=2e-5)
+    np.testing.assert_allclose(np.linalg.norm(stored["features"][infrared], axis=1), 1, atol=1e-5)
     with pytest.raises(vireid.BadInput, match="this model takes N×3×64×32 uint8"):
         model.embed(images[:, :, :32], 1)
     with pytest.raises(vireid.BadInput, match="modality takes 0"):
@@ -99,7 +99,12 @@ def test_rows_show_missing_as_missing_and_the_command(tmp_path, capsys):
     rows = {row["row"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
     assert rows["sysu-mm01/all"]["published"]["rank1"] == 47.5 and rows["sysu-mm01/all"]["ours"] is None
     printed = capsys.readouterr().out
-    assert "47.50 | –" in printed and "vireid reproduce agw sysu-mm01/all --data sysu-mm01:PATH" in printed
+    command = "vireid reproduce agw sysu-mm01/all --data sysu-mm01:PATH"
+    assert "47.50 | –" in printed and command not in printed and rows["sysu-mm01/all"]["command"] == command
+    table = printed.partition("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 100
+    assert main(["rows", "agw", "--runs", str(tmp_path), "--commands"]) == 0
+    assert command in capsys.readouterr().out
 
 
 def test_reproduce_trains_tests_and_shows_paper_beside_ours_and_goes_on_where_it_stopped(worlds, tmp_path, capsys):
@@ -158,7 +163,11 @@ def test_data_check_counts_and_writes_json(worlds, tmp_path, capsys):
         assert main(["data", "check", f"{layout}:{worlds[layout]}", "--decode", "--json", str(out)]) == 0
         found = json.loads(out.read_text())
         assert found["counts"]["pictures"] > 0 and not found["problems"]
-        assert f"pictures: {found['counts']['pictures']}" in capsys.readouterr().out
+        printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["pictures", f"{found['counts']['pictures']:,}"] in printed
+        published = found["expected"].get("train identities")
+        told = [line for line in printed if line[:2] == ["train", "identities"]]
+        assert told[0][2:] == [str(found["counts"]["train identities"]), *([str(published)] if published else [])]
 
 
 def test_synthesise_says_what_it_wrote_and_refuses_to_overwrite(tmp_path, capsys):

@@ -100,9 +100,11 @@ def test_rows_take_the_plain_report_only(worlds, tmp_path):
     for kept in (run / "reports").iterdir():
         stored = json.loads(kept.read_text())
         stored["measured"]["started"] = "2999-01-01T00:00:00+00:00"  # newer, so it would be taken
-        for change in ({"rerank": "k-reciprocal"}, {"embedding": "before the neck, length one"}):
-            other = {**stored, "report": {**stored["report"], "rank1": -1.0, **change}}
-            kept.with_name(f"{next(iter(change))}.json").write_text(json.dumps(other))
+        reranked = {**stored, "report": {**stored["report"], "rank1": -1.0, "rerank": "k-reciprocal"}}
+        kept.with_name("rerank.json").write_text(json.dumps(reranked))
+        pooled = {**stored, "report": {**stored["report"], "rank1": -1.0}}
+        pooled["measured"] = {**stored["measured"], "embedding": "pooled"}
+        kept.with_name("embedding.json").write_text(json.dumps(pooled))
         best = {**stored, "report": {**stored["report"], "rank1": -1.0}}
         best["measured"] = {**stored["measured"], "checkpoint": "best"}
         kept.with_name("best.json").write_text(json.dumps(best))

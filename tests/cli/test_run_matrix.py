@@ -108,14 +108,14 @@ def measuring(world, run, *options):
 
 
 @pytest.mark.parametrize("verb", ["test", "resume"])
-@pytest.mark.parametrize("row", CHECKPOINTS)
-def test_a_checkpoint_that_cannot_be_used(row, verb, run, worlds, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_a_checkpoint_that_cannot_be_used(case, verb, run, worlds, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    spoil, words = CHECKPOINTS[row]
+    spoil, words = CHECKPOINTS[case]
     spoil(run / "last.pt")
     world = worlds["sysu-mm01"]
     before = (run / "last.pt").read_bytes() if (run / "last.pt").is_file() else None
-    if verb == "resume" and row == "not there":
+    if verb == "resume" and case == "not there":
         assert main(training(world, run, "--resume")) == 0  # nothing was saved yet: begin
         return
     assert main(measuring(world, run) if verb == "test" else training(world, run, "--resume")) == 2
@@ -134,20 +134,20 @@ OUTPUTS = {
     "a page below a file":                     lambda world, run: ["report", str(run), "--out", "file/page.html"],
     "a world below a file":                    lambda world, run: ["data", "synthesise", "file/w", "--layout", "regdb"],
     "a demo below a file":                     lambda world, run: ["demo", "--out", "file/demo"],
-    "trials below a file":                     lambda world, run: ["trials", "agw", "--data", f"regdb:{world}",
+    "folds below a file":                      lambda world, run: ["folds", "agw", "--data", f"regdb:{world}",
                                                                    "--runs", "file/runs", "--set", *SECOND],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", OUTPUTS)
-def test_an_output_that_cannot_be_written(row, run, runs, worlds, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_an_output_that_cannot_be_written(case, run, runs, worlds, monkeypatch, tmp_path, capsys):
     """Below a file nobody may write, not even the superuser."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    if "page" in row:
+    if "page" in case:
         assert main(measuring(worlds["sysu-mm01"], run)) == 0
-    world = worlds["regdb" if row.startswith("trials") else "sysu-mm01"]
-    assert main(OUTPUTS[row](world, run)) == 2
+    world = worlds["regdb" if case.startswith("folds") else "sysu-mm01"]
+    assert main(OUTPUTS[case](world, run)) == 2
     assert "file" in sentence(capsys)
     assert (tmp_path / "file").read_text() == "in the way"
 

@@ -1,4 +1,4 @@
-"""The picture cache: the same pixels, whatever happens to files, headers and processes."""
+"""The picture cache: it always gives the same pixels, also when files, headers and processes change."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def write(file, seed):
 def records(tmp_path):
     root = tmp_path / "pictures"
     root.mkdir()
-    for row in range(12):
-        write(root / f"{row}.png", row)
+    for record in range(12):
+        write(root / f"{record}.png", record)
     return Records(
         layout="folder",
         root=root,
-        path=[f"{row}.png" for row in range(12)],
+        path=[f"{record}.png" for record in range(12)],
         identity=np.arange(12) // 4,
         camera=np.zeros(12),
         modality=np.arange(12) % 2,
@@ -47,31 +47,36 @@ def records(tmp_path):
     )
 
 
-def straight(records, row, resample="lanczos"):
-    return read_picture(records.file(row), SIZE, resample=resample)
+def stored(cache):
+    """How many pictures the cache has on disk."""
+    return np.count_nonzero(np.fromfile(cache.folder / "state.bin", dtype=np.uint8))
+
+
+def straight(records, record, resample="lanczos"):
+    return read_picture(records.file(record), SIZE, resample=resample)
 
 
 def test_reads_what_read_picture_reads_before_and_after_it_is_filled(records, tmp_path):
     cache = PictureCache(tmp_path / "cache", records, SIZE)
-    assert cache.filled() == 0 and len(cache) == 12
+    assert stored(cache) == 0 and len(cache) == 12
     for _ in range(2):
-        for row in range(12):
-            picture = cache.read(row)
+        for record in range(12):
+            picture = cache.read(record)
             assert picture.dtype == np.uint8 and picture.shape == (32, 16, 3)
-            assert np.array_equal(picture, straight(records, row))
-    assert cache.filled() == 12
+            assert np.array_equal(picture, straight(records, record))
+    assert stored(cache) == 12
 
 
 def test_a_filled_cache_does_not_open_the_pictures(records, tmp_path, monkeypatch):
     cache = PictureCache(tmp_path / "cache", records, SIZE)
-    want = [cache.read(row).copy() for row in range(12)]
-    for row in range(12):
-        file = records.file(row)
+    want = [cache.read(record).copy() for record in range(12)]
+    for record in range(12):
+        file = records.file(record)
         status = file.stat()
         file.write_bytes(b"?" * status.st_size)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     again = PictureCache(tmp_path / "cache", records, SIZE)
-    assert all(np.array_equal(again.read(row), want[row]) for row in range(12))
+    assert all(np.array_equal(again.read(record), want[record]) for record in range(12))
 
 
 def test_what_is_read_is_the_callers_own(records, tmp_path):
@@ -87,7 +92,7 @@ def test_changed_files_are_noticed(records, tmp_path):
     write(records.file(5), 500)
     assert np.array_equal(cache.read(5), straight(records, 5))
     assert not np.array_equal(cache.read(5), before)
-    # Same length, other time: only the stamp can tell.
+    # The same length and another time: only the stamp shows the change.
     status, data = records.file(6).stat(), records.file(7).read_bytes()
     cache.read(6)
     Image.fromarray(np.zeros((40, 20, 3), np.uint8)).save(records.file(6))
@@ -116,13 +121,15 @@ def test_sizes_resamplings_and_records_do_not_mix(records, tmp_path):
     assert np.array_equal(PictureCache(place, records, SIZE).read(0), straight(records, 0))
 
 
-@pytest.mark.parametrize("change", ["version", "size", "resample", "rows", "fingerprint", "broken", "absent", "short"])
+@pytest.mark.parametrize(
+    "change", ["version", "size", "resample", "records", "fingerprint", "broken", "absent", "short"]
+)
 def test_a_header_that_does_not_match_is_never_trusted(records, tmp_path, change):
     cache = PictureCache(tmp_path / "cache", records, SIZE)
-    for row in range(12):
-        cache.read(row)
+    for record in range(12):
+        cache.read(record)
     header = cache.folder / "header.json"
-    # Pixels that must not be seen again.
+    # Pixels that must never be read again.
     with open(cache.folder / "pixels.bin", "r+b") as stream:
         stream.write(b"\7" * (cache.folder / "pixels.bin").stat().st_size)
     said = json.loads(header.read_text())
@@ -135,7 +142,7 @@ def test_a_header_that_does_not_match_is_never_trusted(records, tmp_path, change
     else:
         header.write_text(json.dumps(said | {change: "something else"}))
     anew = PictureCache(tmp_path / "cache", records, SIZE)
-    assert anew.filled() == 0
+    assert stored(anew) == 0
     assert np.array_equal(anew.read(4), straight(records, 4))
     assert json.loads(header.read_text()) == said
     assert [folder.name for folder in (tmp_path / "cache").iterdir()] == [anew.folder.name]
@@ -148,7 +155,7 @@ def test_moved_with_its_pictures(records, tmp_path):
     shutil.copytree(records.root, moved)  # keeps the times
     there = Records("folder", moved, records.path, records.identity, records.camera, records.modality, records.split)
     again = PictureCache(tmp_path / "cache", there, SIZE)
-    assert again.folder == cache.folder and again.filled() == 1
+    assert again.folder == cache.folder and stored(again) == 1
     assert np.array_equal(again.read(1), straight(records, 1))
 
 
@@ -156,14 +163,14 @@ def test_a_pickled_cache_opens_its_files_anew(records, tmp_path):
     cache = PictureCache(tmp_path / "cache", records, SIZE)
     copy = pickle.loads(pickle.dumps(cache))
     assert np.array_equal(copy.read(1), straight(records, 1))
-    assert cache.filled() == 1
+    assert stored(cache) == 1
 
 
 def test_refusals(records, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="cannot be written"):
         PictureCache(tmp_path / "file", records, SIZE)
-    with pytest.raises(BadInput, match="no rows"):
+    with pytest.raises(BadInput, match="no records"):
         PictureCache(tmp_path / "cache", records.take([]), SIZE)
 
 
@@ -177,8 +184,8 @@ def test_a_disk_without_room_is_said_at_once(records, tmp_path, monkeypatch):
 CHILD = """
 import os, pickle, signal, sys
 cache = pickle.load(open(sys.argv[1], "rb"))
-for row in range(4):
-    cache.read(row)
+for record in range(4):
+    cache.read(record)
 plain = os.pwrite
 def struck(descriptor, data, offset):
     if len(data) > 1000:
@@ -189,15 +196,15 @@ if sys.argv[2] == "middle":
     os.pwrite = struck
 print("ready", flush=True)
 while True:
-    for row in range(len(cache)):
-        os.utime(cache.records.file(row)) if sys.argv[2] == "anywhere" else None
-        cache.read(row)
+    for record in range(len(cache)):
+        os.utime(cache.records.file(record)) if sys.argv[2] == "anywhere" else None
+        cache.read(record)
 """
 
 
 @pytest.mark.parametrize("where", ["middle", "anywhere"])
 def test_a_killed_writer_leaves_no_half_picture(records, tmp_path, where):
-    """A real process and a real SIGKILL: in the middle of a row's pixels, or wherever it happens to strike."""
+    """A real process and a real SIGKILL: in the middle of the pixels of a record, or at any time."""
     cache = PictureCache(tmp_path / "cache", records, SIZE)
     (tmp_path / "cache.pickle").write_bytes(pickle.dumps(cache))
     for _ in range(1 if where == "middle" else 2):
@@ -212,13 +219,13 @@ def test_a_killed_writer_leaves_no_half_picture(records, tmp_path, where):
         child.stdout.close()
         again = PictureCache(tmp_path / "cache", records, SIZE)
         if where == "middle":
-            stored = np.fromfile(cache.folder / "pixels.bin", dtype=np.uint8).reshape(12, -1)
-            assert stored[4].any() and again.filled() == 4  # row 4 is half there, and not believed
-        assert all(np.array_equal(again.read(row), straight(records, row)) for row in range(12))
+            pixels = np.fromfile(cache.folder / "pixels.bin", dtype=np.uint8).reshape(12, -1)
+            assert pixels[4].any() and stored(again) == 4  # record 4 is incomplete and not used
+        assert all(np.array_equal(again.read(record), straight(records, record)) for record in range(12))
 
 
 def _fill(cache, out):
-    out.put([int(cache.read(row).astype(np.int64).sum()) for row in range(len(cache))])
+    out.put([int(cache.read(record).astype(np.int64).sum()) for record in range(len(cache))])
 
 
 def test_many_processes_begin_and_fill_one_cache(records, tmp_path):
@@ -231,6 +238,6 @@ def test_many_processes_begin_and_fill_one_cache(records, tmp_path):
     sums = [out.get(timeout=60) for _ in crowd]
     for one in crowd:
         one.join()
-    want = [int(straight(records, row).astype(np.int64).sum()) for row in range(12)]
+    want = [int(straight(records, record).astype(np.int64).sum()) for record in range(12)]
     assert sums == [want] * 3
-    assert cache.filled() == 12
+    assert stored(cache) == 12

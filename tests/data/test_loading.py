@@ -1,4 +1,4 @@
-"""Batches: the same whatever the number of workers, wherever one resumes, with or without a cache."""
+"""Batches do not depend on the number of workers, on a resumption or on a cache."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def records(tmp_path):
     """Identities 10, 20, 30, 40 with three pictures of each modality."""
     root = tmp_path / "pictures"
     root.mkdir()
-    rows = [(i, m, k) for i in (10, 20, 30, 40) for m in (0, 1) for k in range(3)]
-    for row in range(len(rows)):
-        noise = np.random.default_rng(row).integers(0, 256, (30, 12, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(root / f"{row}.png")
+    kinds = [(i, m) for i in (10, 20, 30, 40) for m in (0, 1) for _ in range(3)]
+    for record in range(len(kinds)):
+        noise = np.random.default_rng(record).integers(0, 256, (30, 12, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / f"{record}.png")
     return Records(
         layout="folder",
         root=root,
-        path=[f"{row}.png" for row in range(len(rows))],
-        identity=[i for i, _, _ in rows],
-        camera=[5 + m for _, m, _ in rows],
-        modality=[m for _, m, _ in rows],
-        split=["train"] * len(rows),
+        path=[f"{record}.png" for record in range(len(kinds))],
+        identity=[i for i, _ in kinds],
+        camera=[5 + m for _, m in kinds],
+        modality=[m for _, m in kinds],
+        split=["train"] * len(kinds),
     )
 
 
@@ -90,17 +90,17 @@ def all_same(first, second):
     return len(first) == len(second) and all(map(same, first, second))
 
 
-def test_a_batch_holds_the_samplers_rows(records):
+def test_a_batch_holds_the_samplers_samples(records):
     made = list(training_batches(records, epoch=2, **options(records, augment=plain)))
     assert len(made) == 5
     for step, batch in enumerate(made):
-        rows = sampler(records).rows(2, step)
-        want = np.stack([read_picture(records.file(row), SIZE) for row in rows]).transpose(0, 3, 1, 2)
+        samples = sampler(records).samples(2, step)
+        want = np.stack([read_picture(records.file(record), SIZE) for record in samples]).transpose(0, 3, 1, 2)
         assert torch.equal(batch.images, torch.from_numpy(want).float())
         assert batch.images.is_contiguous() and batch.images.dtype == torch.float32
-        assert batch.identity.tolist() == (records.identity[rows] // 10 - 1).tolist()
-        assert batch.modality.tolist() == records.modality[rows].tolist()
-        assert batch.camera.tolist() == records.camera[rows].tolist()
+        assert batch.identity.tolist() == (records.identity[samples] // 10 - 1).tolist()
+        assert batch.modality.tolist() == records.modality[samples].tolist()
+        assert batch.camera.tolist() == records.camera[samples].tolist()
 
 
 def test_workers_cannot_be_seen(records):
@@ -120,7 +120,9 @@ def test_a_cache_cannot_be_seen(records, tmp_path):
     cache = PictureCache(tmp_path / "cache", records, SIZE)
     for workers in (0, 2):
         assert all_same(training_batches(records, epoch=0, cache=cache, workers=workers, **options(records)), alone)
-    assert cache.filled() == len({row for step in range(5) for row in sampler(records).rows(0, step)})
+    stored = np.fromfile(cache.folder / "state.bin", dtype=np.uint8)
+    asked = {record for step in range(5) for record in sampler(records).samples(0, step).tolist()}
+    assert np.count_nonzero(stored) == len(asked)
 
 
 def test_global_random_state_is_neither_read_nor_moved(records):
@@ -140,7 +142,7 @@ def test_seeds_differ_by_seed_epoch_step_and_rank(records):
     every = [*seeds(), *seeds(epoch=1), *seeds(seed=8), *seeds(rank=1)]
     assert len(set(every)) == 20 and all(seed >= 0 for seed in every)
     assert seeds() == seeds(workers=2)
-    # The augmentation's stream is not the objective's.
+    # Augmentation and objective draw different numbers.
     batch = next(
         training_batches(records, epoch=0, **options(records, augment=lambda i, m, g: torch.rand(i.shape, generator=g)))
     )
@@ -168,15 +170,15 @@ def test_one_loader_serves_all_epochs(records, workers):
     for epoch, first in ((0, 0), (1, 3), (0, 0)):
         want = training_batches(records, epoch=epoch, first_step=first, **options(records))
         assert all_same(loader.batches(epoch, first), want)
-    # An epoch that is left in its middle does not leak into the next.
+    # An epoch that is not finished does not change the next one.
     next(loader.batches(4))
     assert all_same(loader.batches(2), training_batches(records, epoch=2, **options(records)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_picture_stops_training_by_name(records, workers):
-    for row in range(12):
-        records.file(row).write_bytes(b"")
+    for record in range(12):
+        records.file(record).write_bytes(b"")
     with pytest.raises(BadInput) as refused:
         list(training_batches(records, epoch=0, workers=workers, **options(records)))
     assert str(refused.value).endswith(".png is empty") and "\n" not in str(refused.value)
@@ -185,8 +187,8 @@ def test_an_unreadable_picture_stops_training_by_name(records, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_picture_can_be_skipped(records, workers):
     bad = [0, 1, 8, 23]
-    for row in bad:
-        records.file(row).write_bytes(b"nothing")
+    for record in bad:
+        records.file(record).write_bytes(b"nothing")
     skipped = []
     made = list(
         training_batches(
@@ -198,24 +200,25 @@ def test_an_unreadable_picture_can_be_skipped(records, workers):
             **options(records, augment=plain),
         )
     )
-    asked = [sampler(records).rows(0, step) for step in range(5)]
-    assert skipped == [str(records.file(row)) for rows in asked for row in rows if row in bad] and skipped
-    for batch, rows in zip(made, asked, strict=True):
-        assert batch.identity.tolist() == (records.identity[rows] // 10 - 1).tolist()
-        assert batch.modality.tolist() == records.modality[rows].tolist()
-        for place, row in enumerate(rows):
-            alike = [r for r in range(24) if r // 3 == row // 3 and r not in bad]
+    asked = [sampler(records).samples(0, step) for step in range(5)]
+    wanted = [str(records.file(record)) for samples in asked for record in samples if record in bad]
+    assert skipped == wanted and skipped
+    for batch, samples in zip(made, asked, strict=True):
+        assert batch.identity.tolist() == (records.identity[samples] // 10 - 1).tolist()
+        assert batch.modality.tolist() == records.modality[samples].tolist()
+        for place, record in enumerate(samples):
+            alike = [r for r in range(24) if r // 3 == record // 3 and r not in bad]
             kept = [r for r in alike if np.array_equal(batch.images[place], _planes(records, r))]
-            assert kept and (row in bad or kept == [row])
+            assert kept and (record in bad or kept == [record])
 
 
-def _planes(records, row):
-    return read_picture(records.file(row), SIZE).transpose(2, 0, 1).astype(np.float32)
+def _planes(records, record):
+    return read_picture(records.file(record), SIZE).transpose(2, 0, 1).astype(np.float32)
 
 
 def test_skipping_gives_up_where_nothing_is_left(records):
-    for row in range(24):
-        records.file(row).write_bytes(b"nothing")
+    for record in range(24):
+        records.file(record).write_bytes(b"nothing")
     with pytest.raises(BadInput, match="no other readable picture of that modality"):
         list(training_batches(records, epoch=0, skip_unreadable=True, **options(records)))
 
@@ -230,13 +233,13 @@ def test_our_own_mistakes_are_not_dressed_as_the_users(records):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch", [1, 7, 24, 100])
-def test_inference_gives_every_row_in_order(records, workers, batch):
+def test_inference_gives_every_picture_in_order(records, workers, batch):
     made = list(inference_batches(records, size=SIZE, batch=batch, workers=workers))
-    rows, images, modality = (torch.cat(parts) for parts in zip(*made, strict=True))
-    assert rows.dtype == modality.dtype == torch.int64 and images.dtype == torch.uint8
-    assert rows.tolist() == list(range(24))
+    samples, images, modality = (torch.cat(parts) for parts in zip(*made, strict=True))
+    assert samples.dtype == modality.dtype == torch.int64 and images.dtype == torch.uint8
+    assert samples.tolist() == list(range(24))
     assert modality.tolist() == records.modality.tolist()
-    assert all(np.array_equal(images[row], _planes(records, row)) for row in range(24))
+    assert all(np.array_equal(images[record], _planes(records, record)) for record in range(24))
     assert [len(part) for part, _, _ in made][:-1] == [batch] * (len(made) - 1)
 
 
@@ -256,7 +259,7 @@ def test_refusals(records, tmp_path):
         inference_batches(records, size=SIZE, batch=0)
     with pytest.raises(BadInput, match="workers is -1"):
         inference_batches(records, size=SIZE, workers=-1)
-    with pytest.raises(BadInput, match="3 labels for 24 rows"):
+    with pytest.raises(BadInput, match="3 labels for 24 records"):
         training_batches(records, epoch=0, **options(records, labels=np.zeros(3)))
 
 

@@ -1,4 +1,4 @@
-"""Odd and hostile pictures, tables and trees, row by row: what is read is read right, the rest is one sentence."""
+"""Unusual and hostile pictures, tables and folders: each is read correctly or refused with one sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def truncated() -> bytes:
 
 
 def enormous() -> bytes:
-    """A few dozen bytes that declare 40,000 × 40,000 pixels: 4.8 GB decoded."""
+    """Less than 100 bytes that declare 40,000 × 40,000 pixels, which are 4.8 GB decoded."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -47,7 +47,7 @@ def enormous() -> bytes:
 
 
 def turned() -> bytes:
-    """Stored lying on its side, with the note that it has to be turned: the left half red, the right half black."""
+    """Stored rotated, with an EXIF orientation that corrects it: the left half is red, the right half black."""
     lying = Image.new("RGB", (40, 20))
     lying.paste(RED, (0, 0, 40, 10))
     exif = Image.Exif()
@@ -76,7 +76,7 @@ def plain() -> bytes:
 
 
 LONG = "x" * 246 + ".png"
-#   what it is                       file name            its bytes                         what is read, or said
+#   what it is                       file name            its bytes                         pixels, or the message
 MATRIX = {
     "CMYK":                          ("a.jpg",             cmyk,                             (254, 0, 0)),
     "16 bits a pixel":               ("a.png",             deep,                             (200, 200, 200)),
@@ -113,9 +113,9 @@ def tree(tmp_path):
     return root
 
 
-def add(root: Path, row: str) -> Path:
-    """Put one row's file among the training pictures."""
-    name, data, _ = MATRIX[row]
+def add(root: Path, case: str) -> Path:
+    """Put the file of one case among the training pictures."""
+    name, data, _ = MATRIX[case]
     folder = root / "train" / "visible" / "1"
     file = folder / name if not (folder / name).exists() else folder / f"{len(os.listdir(folder))}{name}"
     file.write_bytes(data())
@@ -130,9 +130,9 @@ def checked(source: Path, capsys) -> dict:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("row", MATRIX)
-def test_a_picture_is_read_right_or_refused_and_the_doctor_agrees(row, tree, capsys):
-    file, wanted = add(tree, row), MATRIX[row][2]
+@pytest.mark.parametrize("case", MATRIX)
+def test_a_picture_is_read_right_or_refused_and_the_doctor_agrees(case, tree, capsys):
+    file, wanted = add(tree, case), MATRIX[case][2]
     problems = [problem["path"] for problem in checked(tree, capsys)["problems"]]
     if isinstance(wanted, str):
         with pytest.raises(BadInput, match=wanted) as refused:
@@ -147,7 +147,7 @@ def test_a_picture_is_read_right_or_refused_and_the_doctor_agrees(row, tree, cap
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_training_goes_on_without_them_only_when_asked_and_says_so(tree, tmp_path, capsys):
-    bad = [add(tree, row) for row in UNREADABLE]
+    bad = [add(tree, case) for case in UNREADABLE]
     for k in range(3):
         (tree / "train" / "visible" / "1" / f"{k}.png").unlink()  # so that each step of identity 1 meets them
     arguments = ["train", "agw", "--data", f"folder:{tree}", "--workers", "0", "--set", *SECOND, "epoch_length=20"]
@@ -163,8 +163,8 @@ def test_training_goes_on_without_them_only_when_asked_and_says_so(tree, tmp_pat
 
 
 def test_training_takes_every_readable_kind(tree, tmp_path, capsys):
-    for row in READABLE:
-        add(tree, row)
+    for case in READABLE:
+        add(tree, case)
     arguments = ["train", "agw", "--data", f"folder:{tree}", "--workers", "0", "--run", str(tmp_path / "run")]
     assert main([*arguments, "--set", *SECOND, "epoch_length=8"]) == 0
     assert "skipped" not in capsys.readouterr().err
@@ -190,7 +190,7 @@ def pipe(root: Path) -> None:
     os.mkfifo(root / "train/visible/1/pipe.png")
 
 
-#   what stands in the tree                            how many more rows   what the doctor names
+#   what is in the folders                             what adds it         what the doctor names
 TREES = {
     "a folder named like a picture":                   (folder_named_like_a_picture, None),
     "folders that are linked in a circle":             (circle_of_folders,           None),
@@ -200,9 +200,9 @@ TREES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", TREES)
-def test_a_tree_is_walked_once_and_to_its_end(row, tree, capsys):
-    spoil, named = TREES[row]
+@pytest.mark.parametrize("case", TREES)
+def test_a_tree_is_walked_once_and_to_its_end(case, tree, capsys):
+    spoil, named = TREES[case]
     spoil(tree)
     found = checked(tree, capsys)
     problems = [problem["path"].rpartition("/")[2] for problem in found["problems"]]
@@ -224,7 +224,7 @@ def test_a_path_of_three_thousand_bytes(tree, tmp_path, capsys):
 HEAD = "path,identity,camera,modality,split"
 LINE = "train/visible/1/0.png,1,1,visible,train"
 GOOD = f"{HEAD}\n{LINE}\n"
-#   what it is                        its text or bytes                                    rows read, or what is said
+#   what it is                        its text or bytes                                    records, or the message
 TABLES = {
     "as it should be":                (GOOD,                                               1),
     "a byte order mark":              ("\ufeff" + GOOD,                                    1),
@@ -240,9 +240,9 @@ TABLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", TABLES)
-def test_a_table_is_read_right_or_refused(row, tree, capsys):
-    data, wanted = TABLES[row]
+@pytest.mark.parametrize("case", TABLES)
+def test_a_table_is_read_right_or_refused(case, tree, capsys):
+    data, wanted = TABLES[case]
     file = tree / "people.csv"
     file.write_bytes(data if isinstance(data, bytes) else data.encode())
     if isinstance(wanted, int):

@@ -1,4 +1,4 @@
-"""One picture file at a time: every kind of file, and every reason to refuse one."""
+"""Read one picture file: every kind of file, and every reason to refuse one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_extension_does_not_matter(written):
 
 @pytest.mark.parametrize("name", ["lanczos", "bilinear", "area"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_resizing_is_pillows_rows_first(written, name, mode):
+def test_resizing_is_pillows_horizontally_first(written, name, mode):
     filters = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX}
     picture = Image.fromarray(NOISE).convert(mode)
     want = np.asarray(picture.convert("RGB").resize((16, 40), filters[name]).resize((16, 24), filters[name]))
@@ -106,7 +106,7 @@ def test_sixteen_bits_are_scaled_not_clipped(written, kind):
 
 
 def test_sixteen_bit_colour(written):
-    """Pillow cannot write these: a PNG by hand, one row of two pixels."""
+    """Pillow cannot write such files: this PNG of two pixels is written by hand."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -157,7 +157,7 @@ jpegs = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(jpeg=jpegs)
 def test_jpegs_are_pillows_bit_for_bit(jpeg, tmp_path_factory):
-    """Whatever decodes them: the optional decoder must not be seen in any number."""
+    """The pixels must not depend on the decoder."""
     noise = np.random.default_rng(jpeg["seed"]).integers(0, 256, (jpeg["height"] + 80, jpeg["width"] + 80, 3), np.uint8)
     picture = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(jpeg["blur"]))
     picture = picture.crop((40, 40, 40 + jpeg["width"], 40 + jpeg["height"]))

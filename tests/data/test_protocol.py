@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ INFRARED = (3, 6)
 
 
 def columns(cells):
-    """Columns from {(camera, identity): number of pictures}, camera by camera as SYSU-MM01's folders lie."""
+    """Columns from {(camera, identity): number of pictures}, sorted by camera, as the folders of SYSU-MM01."""
     camera, identity = [], []
     for (cam, number), pictures in sorted(cells.items()):
         camera += [cam] * pictures
@@ -142,7 +143,7 @@ def test_the_single_shot_draw_is_agws(cells, mode):
     identities = {number for _, number in folders}
     for t, trial in enumerate(draw_trials(f"sysu-mm01/{mode}/single", identity, camera, modality)):
         expected = draw_from_folders(folders, cameras, identities, t)
-        assert sorted(path[row] for row in trial.gallery) == sorted(expected)
+        assert sorted(path[sample] for sample in trial.gallery) == sorted(expected)
 
 
 def test_the_draw_leaves_pythons_own_generator_alone():
@@ -177,16 +178,16 @@ def test_reverse_asks_with_visible_pictures():
 
 def llcm_columns():
     """484 visible and 619 infrared (identity, camera) cells, 8,680 and 7,166 pictures, as published."""
-    rows = []
+    samples = []
     for modality, cells, pictures, cameras in ((0, 484, 8680, range(1, 10)), (1, 619, 7166, (1, 2, 4, 5, 6, 7, 8, 9))):
         # Each of the 351 identities at one camera; then second cameras until the cells are used up.
         pairs = [(number, cameras[number % len(cameras)]) for number in range(1, 352)]
         pairs += [(number, cameras[(number + 1) % len(cameras)]) for number in range(1, cells - 351 + 1)]
         for i in range(pictures):
             number, camera = pairs[i % cells]
-            rows.append((modality, number, camera))
-    rows.sort()
-    modality, identity, camera = np.array(rows).T
+            samples.append((modality, number, camera))
+    samples.sort()
+    modality, identity, camera = np.array(samples).T
     return identity, camera, modality
 
 
@@ -213,7 +214,7 @@ def test_llcm_has_the_published_sizes():
 
 
 @pytest.mark.parametrize(("name", "query"), [("regdb/v2i", 0), ("regdb/i2v", 1), ("folder/v2i", 0), ("folder/i2v", 1)])
-def test_regdb_and_own_folders_use_every_row(name, query):
+def test_regdb_and_own_folders_use_every_picture(name, query):
     identity = np.repeat(np.arange(206), 20)
     modality = np.tile(np.repeat([0, 1], 10), 206)
     trials = draw_trials(name, identity, np.ones_like(identity), modality)
@@ -227,10 +228,10 @@ def test_regdb_and_own_folders_use_every_row(name, query):
 @pytest.mark.parametrize(
     ("cells", "sentence"),
     [
-        ({(1, 1): 2, (2, 1): 2}, "no queries: there are no infrared rows of cameras 3, 6"),
-        ({(3, 1): 2, (6, 1): 2}, "no gallery: there are no visible rows of cameras 1, 2, 4, 5"),
+        ({(1, 1): 2, (2, 1): 2}, "no queries: there are no infrared pictures of cameras 3, 6"),
+        ({(3, 1): 2, (6, 1): 2}, "no gallery: there are no visible pictures of cameras 1, 2, 4, 5"),
         ({(1, 1): 2, (6, 2): 2}, "not one query has a true match"),
-        ({(2, 1): 2, (3, 1): 2}, "not one query has a true match"),  # the only match hangs in the query's own room
+        ({(2, 1): 2, (3, 1): 2}, "not one query has a true match"),  # the only match is from the query's own room
     ],
 )
 def test_a_test_set_that_cannot_be_used(cells, sentence):
@@ -239,9 +240,9 @@ def test_a_test_set_that_cannot_be_used(cells, sentence):
 
 
 def test_cameras_and_modalities_must_agree():
-    with pytest.raises(BadInput, match="row 1 has camera 7; the cameras of sysu-mm01 are 1 to 6"):
+    with pytest.raises(BadInput, match="sample 1 has camera 7; the cameras of sysu-mm01 are 1 to 6"):
         draw_trials("sysu-mm01/all/single", np.ones(2), np.array([1, 7]), np.array([0, 1]))
-    with pytest.raises(BadInput, match="row 1 has camera 3, which is infrared in sysu-mm01, but modality 0"):
+    with pytest.raises(BadInput, match="sample 1 has camera 3, which is infrared in sysu-mm01, but modality 0"):
         draw_trials("sysu-mm01/all/single", np.ones(2), np.array([1, 3]), np.array([0, 0]))
     with pytest.raises(BadInput, match="columns of one length"):
         draw_trials("regdb/v2i", np.ones(2), np.ones(3), np.ones(2))
@@ -283,14 +284,14 @@ def test_the_official_file_is_read_as_scipy_wrote_it(tmp_path, compressed, dtype
 
 
 @pytest.mark.parametrize(("shot", "count"), [("single", 1), ("multi", 10)])
-def test_the_official_draw_takes_the_first_of_each_row(shot, count):
+def test_the_official_draw_takes_the_first_of_each_line(shot, count):
     identity, camera, modality = columns(CELLS)
     tables = permutations(CELLS)
     trials = draw_trials(f"sysu-mm01/all/{shot}@official", identity, camera, modality, permutation=tables)
     for t, trial in enumerate(trials):
         expected = []
         for pair in ((1, 3), (2, 3), (4, 3), (1, 12)):
-            files = [row for row in range(len(camera)) if (camera[row], identity[row]) == pair]
+            files = [k for k in range(len(camera)) if (camera[k], identity[k]) == pair]
             expected += [files[i - 1] for i in tables[pair][t][:count]]
         assert trial.gallery.tolist() == sorted(expected)
 
@@ -318,9 +319,44 @@ def test_a_file_that_is_not_the_official_one(tmp_path):
     io.savemat(file, {"rand_perm": np.ones((2, 2))})
     with pytest.raises(BadInput, match="no cell array named rand_perm_cam"):
         read_permutation(file)
-    io.savemat(file, {"rand_perm_cam": nested({(1, 1): np.full((10, 3), 2)})})
-    with pytest.raises(BadInput, match="camera 1, identity 1 has a row that is no permutation"):
+    for wrong, says in (
+        (np.full((10, 3), 2), "camera 1, identity 1 has a line that is not a permutation"),
+        (np.array([[1, np.nan]]), "camera 1, identity 1 has a line that is not a permutation"),
+    ):
+        io.savemat(file, {"rand_perm_cam": nested({(1, 1): wrong})})
+        with pytest.raises(BadInput, match=says):
+            read_permutation(file)
+    io.savemat(file, {"rand_perm_cam": np.array([[np.ones((2, 2)), None]], dtype=object)[:, :1]})
+    with pytest.raises(BadInput, match="camera 1 is not a cell array"):
         read_permutation(file)
+    io.savemat(file, {"rand_perm_cam": nested({(1, 1): np.full((10, 3), 2)})})
+    with pytest.raises(BadInput, match="camera 1, identity 1 has a line that is not a permutation"):
+        read_permutation(file)
+
+
+def test_a_hostile_official_file_is_refused_before_it_fills_the_memory_or_the_stack(tmp_path):
+    """Kilobytes that unpack to gigabytes, cell arrays nested deeper than a stack, and a file that is too large."""
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+    flags = struct.pack("<4I", 6, 8, 1, 0) + struct.pack("<2I2i", 5, 8, 1, 1)
+    name = struct.pack("<2I", 1, 13) + b"rand_perm_cam".ljust(16, b"\0")
+    cell = flags + struct.pack("<2I", 1, 0)
+    levels = 20_000
+    inner = b"".join(struct.pack("<2I", 14, (len(cell) + 8) * (levels - k)) + cell for k in range(levels))
+    inner += struct.pack("<2I", 14, 0)
+    deep = struct.pack("<2I", 14, len(flags) + len(name) + len(inner)) + flags + name + inner
+    packed = zlib.compress(deep)
+    bomb = zlib.compress(bytes(2**25))
+    for content, says in (
+        (deep, "cells nested deeper than 4"),
+        (struct.pack("<2I", 15, len(packed)) + packed, "cells nested deeper than 4"),
+        (struct.pack("<2I", 15, len(bomb)) + bomb, "unpacks to over 16 MiB"),
+        (bytes(2**24), "is larger than 16 MiB"),
+        (b"", "no cell array named rand_perm_cam"),
+    ):
+        (tmp_path / "rand_perm_cam.mat").write_bytes(header + content)
+        with pytest.raises(BadInput, match=says) as refused:
+            read_permutation(tmp_path / "rand_perm_cam.mat")
+        assert "\n" not in str(refused.value)
 
 
 @given(st.data())
@@ -328,7 +364,8 @@ def test_a_file_that_is_not_the_official_one(tmp_path):
 def test_a_damaged_official_file_never_escapes_as_another_error(tmp_path_factory, data):
     io = pytest.importorskip("scipy.io")
     folder = tmp_path_factory.mktemp("damaged")
-    io.savemat(folder / "good.mat", {"rand_perm_cam": nested(permutations(CELLS))}, do_compression=False)
+    compressed = data.draw(st.booleans())
+    io.savemat(folder / "good.mat", {"rand_perm_cam": nested(permutations(CELLS))}, do_compression=compressed)
     raw = bytearray((folder / "good.mat").read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(128, len(raw) - 5))
@@ -339,9 +376,9 @@ def test_a_damaged_official_file_never_escapes_as_another_error(tmp_path_factory
     try:
         read_permutation(folder / "bad.mat")
     except BadInput as error:
-        assert "rand_perm_cam" in str(error)
+        assert "rand_perm_cam" in str(error) and "\n" not in str(error)
 
 
-def test_sides_say_whose_pictures_they_are():
+def test_sides_have_a_modality_and_a_number_of_drawn_pictures():
     assert parse_protocol("llcm/i2v").query.modality is Modality.INFRARED
     assert parse_protocol("llcm/v2i@swapped").query.drawn == 1

@@ -1,4 +1,4 @@
-"""The carrier of rows, and that it says no to what it cannot carry."""
+"""Records: their columns and their order, and that they refuse columns that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resizing against Pillow, one axis at a time, and against the definition."""
+"""Resizing compared with Pillow, one axis at a time, and with the definition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BIL
 
 
 def two_steps(pixels, size, name):
-    """Pillow, rows first: called for one axis at a time it has no order to choose."""
+    """Pillow, horizontally first. It is called for one axis at a time, so it cannot choose the order."""
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     picture = picture.resize((size.width, picture.height), FILTERS[name]).resize(
         (size.width, size.height), FILTERS[name]
@@ -60,6 +60,6 @@ def test_a_flat_picture_stays_flat():
 
 def test_by_hand():
     """Triangle, 4 → 2: centres 1 and 3, half width 2, so pixel 0 sees (.75, .75, .25) / 1.75 of 10, 40, 90."""
-    row = np.array([10, 40, 90, 200], dtype=np.uint8).reshape(1, 4, 1)
+    line = np.array([10, 40, 90, 200], dtype=np.uint8).reshape(1, 4, 1)
     # (0.75 · 10 + 0.75 · 40 + 0.25 · 90) / 1.75 = 34.29; (0.25 · 40 + 0.75 · 90 + 0.75 · 200) / 1.75 = 130.0
-    assert resize(row, Size(1, 2), "bilinear").ravel().tolist() == [34, 130]
+    assert resize(line, Size(1, 2), "bilinear").ravel().tolist() == [34, 130]

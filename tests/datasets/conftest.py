@@ -1,4 +1,4 @@
-"""Small trees in each layout, written with noise pictures by the tests themselves."""
+"""Small data sets in each layout, with pictures of noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_picture(file: Path, seed: int, size: tuple[int, int] = (12, 6)) -> Non
 
 
 def write_sysu(root: Path, suffix: str = ".jpg", numbers: int = 2) -> Path:
-    """Identities 1, 2 (train), 3 (val), 6, 10 (test), 20 (in no list); cameras 1 to 6, all of them everywhere."""
+    """Identities 1, 2 (train), 3 (val), 6, 10 (test), 20 (in no list), each at all cameras 1 to 6."""
     seed = 0
     for camera in range(1, 7):
         for identity in (1, 2, 3, 6, 10, 20):
@@ -33,8 +33,8 @@ def write_sysu(root: Path, suffix: str = ".jpg", numbers: int = 2) -> Path:
     return root
 
 
-def write_regdb(root: Path, suffix: str = ".bmp", trials: int = 2, identities: int = 4) -> Path:
-    """Identities 1..n, two pictures each; in trial t the half that begins at t trains."""
+def write_regdb(root: Path, suffix: str = ".bmp", folds: int = 2, identities: int = 4) -> Path:
+    """Identities 1..n, two pictures each. In fold k, the half that begins at identity k is for training."""
     seed = 0
     files: dict[tuple[str, int], list[str]] = {}
     for folder in ("Visible", "Thermal"):
@@ -45,18 +45,18 @@ def write_regdb(root: Path, suffix: str = ".bmp", trials: int = 2, identities: i
                 write_picture(root / name, seed)
                 files.setdefault((folder, identity), []).append(name)
     (root / "idx").mkdir()
-    for trial in range(1, trials + 1):
-        order = [(trial - 1 + k) % identities + 1 for k in range(identities)]
+    for fold in range(1, folds + 1):
+        order = [(fold - 1 + k) % identities + 1 for k in range(identities)]
         halves = {"train": order[: identities // 2], "test": order[identities // 2 :]}
         for split, members in halves.items():
             for word, folder in (("visible", "Visible"), ("thermal", "Thermal")):
                 lines = [f"{name} {label}" for label, i in enumerate(members) for name in files[folder, i]]
-                (root / "idx" / f"{split}_{word}_{trial}.txt").write_text("\n".join(lines) + "\n")
+                (root / "idx" / f"{split}_{word}_{fold}.txt").write_text("\n".join(lines) + "\n")
     return root
 
 
 def write_llcm(root: Path, suffix: str = ".jpg", foldered: bool = False) -> Path:
-    """Identities 0 and 9 (train), 3 and 12 (test); cameras 1 and 4; lists deliberately not in name order."""
+    """Identities 0 and 9 (train), 3 and 12 (test); cameras 1 and 4; the lists are deliberately not sorted by name."""
     seed = 0
     for word in ("vis", "nir"):
         lines: dict[str, list[str]] = {"train": [], "test": []}

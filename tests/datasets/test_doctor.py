@@ -1,4 +1,4 @@
-"""The dataset doctor on trees with one illness each."""
+"""The dataset doctor on data sets with one kind of problem each."""
 
 from __future__ import annotations
 
@@ -110,17 +110,17 @@ def test_unlisted_pictures_are_counted_by_folder(trees, picture, tmp_path):
     picture(root / "vis" / "0009" / "0009_c01_s1_f1_vis.jpg", 1000)
     picture(root / "vis" / "0009" / "0009_c01_s1_f2_vis.jpg", 1001)
     checkup = datasets.check("llcm", root)
-    # The test pictures' first copies, under vis and nir, are known from the lists although the rows use the second.
+    # The lists name the copies of the test pictures below vis and nir, although the records use the other copies.
     assert [(p.path, p.detail) for p in checkup.problems] == [
         ("vis/0009", "2 pictures without an entry, such as 0009_c01_s1_f1_vis.jpg")
     ]
 
 
-def test_a_row_given_twice_is_a_duplicate(picture, tmp_path):
+def test_a_line_given_twice_is_a_duplicate(picture, tmp_path):
     picture(tmp_path / "a.png", 0)
     picture(tmp_path / "b.png", 1)
-    rows = ["a.png,1,0,visible", "b.png,1,1,infrared", "a.png,2,0,visible", "gone.png,1,1,infrared"]
-    (tmp_path / "records.csv").write_text("\n".join(["path,identity,camera,modality", *rows]))
+    lines = ["a.png,1,0,visible", "b.png,1,1,infrared", "a.png,2,0,visible", "gone.png,1,1,infrared"]
+    (tmp_path / "records.csv").write_text("\n".join(["path,identity,camera,modality", *lines]))
     assert kinds(datasets.check("folder", tmp_path)) == {
         ("duplicate", "a.png"),
         ("missing", "gone.png"),
@@ -128,7 +128,7 @@ def test_a_row_given_twice_is_a_duplicate(picture, tmp_path):
     }
 
 
-def test_json_and_lines_tell_the_same(trees, tmp_path):
+def test_json_and_remarks_tell_the_same(trees, tmp_path):
     root = trees["sysu-mm01"](tmp_path / "data")
     for name in ("0001.jpg", "0002.jpg"):
         (root / "cam1" / "0001" / name).write_bytes(b"")
@@ -136,7 +136,8 @@ def test_json_and_lines_tell_the_same(trees, tmp_path):
     told = json.loads(json.dumps(checkup.to_json()))
     assert told["usable"] == 58 and told["layout"] == "sysu-mm01" and told["counts"] == checkup.counts
     assert {"kind": "empty", "path": "cam1/0001/0001.jpg", "detail": "has no bytes"} in told["problems"]
-    text = "\n".join(checkup.lines(shown=1))
+    text = "\n".join(checkup.remarks(shown=1))
     assert "2 empty files:" in text and "… and 1 more" in text
-    assert "train identities: 2 (expected 296)" in text and "cameras: 6 (as expected)" in text
+    assert "differs: train identities: 2 found, 296 expected" in text
+    assert checkup.counts["cameras"] == checkup.expected["cameras"] == 6 and "differs: cameras" not in text
     assert "58 of 60 pictures are usable (no picture was decoded)" in text

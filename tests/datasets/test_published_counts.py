@@ -1,4 +1,4 @@
-"""Full-size layouts of generated pictures: reader, doctor and protocols meet the published counts, file by file."""
+"""Generated data sets of full size: readers, doctor and protocols find the published counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers meet trees that nobody thought of: rows that make sense, or one sentence. Never another error."""
+"""Readers on random folders: they return valid records or raise BadInput with one sentence, never another error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vireid import datasets
 from vireid.data.errors import BadInput
 from vireid.data.records import SPLITS
 
-# Words that layouts look for, words that nearly are, and words that are neither.
+# Folder names that layouts look for, similar names, and other names.
 WORDS = st.sampled_from(
     [
         "cam1", "cam3", "cam7", "exp", "idx", "Visible", "Thermal", "vis", "nir", "test_vis", "train", "test", "val",
@@ -36,7 +36,7 @@ TEXTS = st.sampled_from(
 )  # fmt: skip
 FILES = st.dictionaries(st.tuples(st.lists(WORDS, max_size=4).map(tuple), NAMES), TEXTS, max_size=12)
 
-# The least that each layout takes; a tree is this with files missing and strangers added.
+# The smallest data set of each layout. A random tree lacks some of its files and has other files.
 WHOLE = {
     "sysu-mm01": {
         **{((f"cam{c}", f"000{i}"), "0001.jpg"): "" for c in (1, 3) for i in (1, 2)},
@@ -65,9 +65,9 @@ WHOLE = {
     strangers=FILES,
     missing=st.lists(st.integers(0, 8), max_size=2),
     layout=st.sampled_from(datasets.layouts()),
-    trial=st.integers(1, 2),
+    fold=st.integers(1, 2),
 )
-def test_any_tree_is_rows_or_one_sentence(strangers, missing, layout, trial):
+def test_any_tree_gives_records_or_one_sentence(strangers, missing, layout, fold):
     files = {entry: text for k, (entry, text) in enumerate(WHOLE[layout].items()) if k not in missing} | strangers
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
@@ -80,12 +80,12 @@ def test_any_tree_is_rows_or_one_sentence(strangers, missing, layout, trial):
                 continue  # the same name twice, as a file and as a folder
         for look in (datasets.read, datasets.check):
             try:
-                found = look(layout, root, trial=trial)
+                found = look(layout, root, fold=fold)
             except BadInput as refused:
                 assert "\n" not in str(refused)
-                assert missing or strangers or (layout, trial) == ("regdb", 2) or trial > datasets.trials(layout)
+                assert missing or strangers or (layout, fold) == ("regdb", 2) or fold > datasets.folds(layout)
                 continue
             if look is datasets.read:
                 assert len(found) and set(found.split) <= set(SPLITS) and np.isin(found.modality, (0, 1)).all()
-                assert all(found.file(row).is_file() for row in range(len(found)))
-                assert found.fingerprint() == look(layout, root, trial=trial).fingerprint()
+                assert all(found.file(record).is_file() for record in range(len(found)))
+                assert found.fingerprint() == look(layout, root, fold=fold).fingerprint()

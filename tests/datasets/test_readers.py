@@ -1,4 +1,4 @@
-"""Every layout's reader: order, columns, and what the root's name must not change."""
+"""The readers of all layouts: order and columns, and that the name of the root changes nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_moved_root_changes_nothing(layout, trees, tmp_path):
     here, there = datasets.read(layout, plain), datasets.read(layout, str(tricky))
     assert table(here) == table(there)
     assert here.fingerprint() == there.fingerprint()
-    assert all(there.file(row).is_file() for row in range(len(there)))
+    assert all(there.file(record).is_file() for record in range(len(there)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -48,8 +48,8 @@ def test_a_moved_root_changes_nothing(layout, trees, tmp_path):
 def test_another_extension_changes_the_paths_only(layout, suffix, trees, tmp_path):
     usual = datasets.read(layout, trees[layout](tmp_path / "usual"))
     other = datasets.read(layout, trees[layout](tmp_path / "other", suffix))
-    for (path, *row), (other_path, *other_row) in zip(table(usual), table(other), strict=True):
-        assert (other_path, other_row) == (path.removesuffix(SUFFIXES[layout]) + suffix, row)
+    for (path, *rest), (other_path, *other_rest) in zip(table(usual), table(other), strict=True):
+        assert (other_path, other_rest) == (path.removesuffix(SUFFIXES[layout]) + suffix, rest)
 
 
 @pytest.mark.parametrize("layout", ["regdb", "llcm"])
@@ -81,13 +81,13 @@ def test_sysu_rows(trees, tmp_path):
         "test": [6, 10],
     }
     assert any("1 identities are in none of the three lists" in note for note in records.notes)
-    assert records.trial is None and records.time is None
+    assert records.fold is None and records.time is None
 
 
-def test_regdb_rows(trees, tmp_path):
+def test_regdb_records(trees, tmp_path):
     root = trees["regdb"](tmp_path / "data")
-    first, second = datasets.read("regdb", root), datasets.read("regdb", root, trial=2)
-    assert (first.trial, second.trial) == (1, 2)
+    first, second = datasets.read("regdb", root), datasets.read("regdb", root, fold=2)
+    assert (first.fold, second.fold) == (1, 2)
     assert set(first.identity[first.split == "train"].tolist()) == {1, 2}
     # Labels restart at 0 in each list; identities must not.
     assert set(second.identity[second.split == "train"].tolist()) == {2, 3}
@@ -97,21 +97,21 @@ def test_regdb_rows(trees, tmp_path):
 
 
 @pytest.mark.parametrize("foldered", [False, True])
-def test_llcm_rows_of_a_cell_stand_in_name_order(foldered, trees, tmp_path):
+def test_llcm_records_of_a_camera_are_sorted_by_name(foldered, trees, tmp_path):
     records = datasets.read("llcm", trees["llcm"](tmp_path / "data", foldered=foldered))
     assert len(records) == 2 * 4 * 2 * 3
     cells = {}
     for path, identity, camera, modality, split in table(records):
         cells.setdefault((split, identity, camera, modality), []).append(Path(path).name)
     assert len(cells) == 16
-    # By characters, as a sorted directory listing has it: f1000 before f250 before f30.
+    # Sorted by characters, as in a directory listing: f1000, f250, f30.
     assert all(names == sorted(names) for names in cells.values())
     assert cells["test", 3, 4, 0] == [f"0003_c04_s170446_f{f}_vis.jpg" for f in (1000, 250, 30)]
     assert set(records.identity[records.split == "test"].tolist()) == {3, 12}
     assert all(p.startswith("test_") == foldered for p in records.path[records.split == "test"])
 
 
-def test_llcm_folders_and_lists_draw_the_same_rows(trees, tmp_path):
+def test_llcm_folders_and_lists_give_the_same_records(trees, tmp_path):
     listed = datasets.read("llcm", trees["llcm"](tmp_path / "a"))
     foldered = datasets.read("llcm", trees["llcm"](tmp_path / "b", foldered=True))
     assert [(Path(p).name, *rest) for p, *rest in table(listed)] == [
@@ -119,15 +119,15 @@ def test_llcm_folders_and_lists_draw_the_same_rows(trees, tmp_path):
     ]
 
 
-def test_folder_rows(trees, picture, tmp_path):
+def test_folder_records(trees, picture, tmp_path):
     root = trees["folder"](tmp_path / "data")
     picture(root / "test" / "infrared" / "7" / "deeper" / "x-C12-scam4.png", 99)
     records = datasets.read("folder", root)
-    rows = {path: rest for path, *rest in table(records)}
-    assert rows["train/visible/7/cam3_a.png"] == [7, 3, 0, "train"]
-    assert rows["train/visible/12/b.png"] == [12, 0, 0, "train"]
-    assert rows["test/infrared/12/b.png"] == [12, 1, 1, "test"]
-    assert rows["test/infrared/7/deeper/x-C12-scam4.png"] == [7, 12, 1, "test"]
+    found = {path: rest for path, *rest in table(records)}
+    assert found["train/visible/7/cam3_a.png"] == [7, 3, 0, "train"]
+    assert found["train/visible/12/b.png"] == [12, 0, 0, "train"]
+    assert found["test/infrared/12/b.png"] == [12, 1, 1, "test"]
+    assert found["test/infrared/7/deeper/x-C12-scam4.png"] == [7, 12, 1, "test"]
     assert records.split.tolist() == sorted(records.split.tolist(), key=("train", "val", "test").index)
 
 
@@ -141,7 +141,7 @@ def test_identity_names_get_stable_numbers(picture, tmp_path):
     assert any("3 identity names" in note for note in records.notes)
 
 
-def test_hidden_files_and_strangers_are_not_rows(trees, tmp_path):
+def test_hidden_and_other_files_are_not_records(trees, tmp_path):
     root = trees["sysu-mm01"](tmp_path / "data")
     before = datasets.read("sysu-mm01", root)
     (root / "cam1" / "0001" / "._0001.jpg").write_bytes(b"x")
@@ -150,7 +150,7 @@ def test_hidden_files_and_strangers_are_not_rows(trees, tmp_path):
     (root / "cam1" / "stray.jpg").write_bytes(b"x")
     after = datasets.read("sysu-mm01", root)
     assert table(after) == table(before)
-    assert any("1 pictures do not lie at" in note for note in after.notes)
+    assert any("1 pictures are not at" in note for note in after.notes)
 
 
 def test_an_identity_with_one_modality_is_kept_and_noted(trees, tmp_path):
@@ -222,9 +222,9 @@ def test_lists_that_name_missing_files_name_the_first_and_count(trees, tmp_path)
     assert "idx/test_nir.txt names nir/0003/0003_c01_s170446_f30_nir.jpg (1 in all)" in refusal("llcm", llcm)
 
 
-@pytest.mark.parametrize(("trial", "layout"), [(0, "regdb"), (11, "regdb"), (2, "llcm"), (-1, "sysu-mm01")])
-def test_trials_out_of_range(trial, layout, trees, tmp_path):
-    assert f"no trial {trial}; choices: 1" in refusal(layout, trees[layout](tmp_path / "d"), trial=trial)
+@pytest.mark.parametrize(("fold", "layout"), [(0, "regdb"), (11, "regdb"), (2, "llcm"), (-1, "sysu-mm01")])
+def test_folds_out_of_range(fold, layout, trees, tmp_path):
+    assert f"no fold {fold}; choices: 1" in refusal(layout, trees[layout](tmp_path / "d"), fold=fold)
 
 
 def test_broken_lists_are_refused(trees, tmp_path):

@@ -32,7 +32,7 @@ def refusal(root: Path) -> str:
     return str(refused.value)
 
 
-def test_rows_stand_in_the_tables_order(tmp_path):
+def test_records_have_the_order_of_the_table(tmp_path):
     table = write(
         tmp_path,
         "modality,path,camera,time,identity,split\ninfrared,b/2.png,4,12.5,9,train\nVisible,a.png,cam3,,7,Test\n",
@@ -77,7 +77,7 @@ def test_absolute_paths_below_the_root_become_relative(tmp_path):
         ),
         ("path;identity;camera;modality\n", "present: path;identity;camera;modality"),
         ("", "present: none"),
-        (HEADER, "has no rows"),
+        (HEADER, "has no lines below its header"),
         ("path,identity,camera,modality,path\n", "the column 'path' more than once"),
         (HEADER + "a.png,1,0,visible\na.png,1,0,thermal\n", "line 3: unknown modality 'thermal'"),
         (HEADER + "a.png,1,0,\n", "line 2: unknown modality ''"),
@@ -109,7 +109,7 @@ names = st.text(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    rows=st.lists(
+    lines=st.lists(
         st.tuples(
             names,
             names,
@@ -123,23 +123,23 @@ names = st.text(
     mark=st.booleans(),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
-def test_whatever_is_written_is_read_back(rows, mark, quoting):
+def test_whatever_is_written_is_read_back(lines, mark, quoting):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         with open(root / "records.csv", "w", encoding="utf-8-sig" if mark else "utf-8", newline="") as stream:
             writer = csv.writer(stream, quoting=quoting)
             writer.writerow(["path", "identity", "camera", "modality", "split"])
-            for name, *rest in rows:
+            for name, *rest in lines:
                 writer.writerow([f"p{name}.png", *rest])
                 (root / f"p{name}.png").write_bytes(b"x")
         records = datasets.read("folder", root)
-    assert records.path.tolist() == [f"p{name}.png" for name, *_ in rows]
-    assert records.camera.tolist() == [row[2] for row in rows]
-    assert records.split.tolist() == [row[4] for row in rows]
-    assert [("visible", "infrared")[m] for m in records.modality] == [row[3] for row in rows]
+    assert records.path.tolist() == [f"p{name}.png" for name, *_ in lines]
+    assert records.camera.tolist() == [line[2] for line in lines]
+    assert records.split.tolist() == [line[4] for line in lines]
+    assert [("visible", "infrared")[m] for m in records.modality] == [line[3] for line in lines]
     # The same name is the same number and the other way round, in sorted order unless all are numbers already.
-    pairs = {(row[1], int(i)) for row, i in zip(rows, records.identity, strict=True)}
-    if all(row[1].isascii() and row[1].isdecimal() for row in rows):
+    pairs = {(line[1], int(i)) for line, i in zip(lines, records.identity, strict=True)}
+    if all(line[1].isascii() and line[1].isdecimal() for line in lines):
         assert all(int(name) == number for name, number in pairs)
     else:
-        assert sorted(pairs) == [(name, k) for k, name in enumerate(sorted({row[1] for row in rows}))]
+        assert sorted(pairs) == [(name, k) for k, name in enumerate(sorted({line[1] for line in lines}))]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,33 +15,14 @@ import pytest
 import vireid
 import vireid.datasets
 import vireid.recipes
+from tests.documents.pages import NAMES, PAGES, ROOT, blocks, prose, resolves
 from vireid.cli.main import parser
 from vireid.data.protocol import protocol_names
 from vireid.recipes import recipe, recipes
+from vireid.training.configuration import describe
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
-]
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-
-FENCE = re.compile(r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)\)")
 SHELL = {"bash", "sh", "console"}
-
-
-def blocks(page: Path, languages: set[str]) -> Iterator[tuple[int, str]]:
-    """(line, code) of every fenced block in one of the languages."""
-    text = page.read_text(encoding="utf-8")
-    for found in FENCE.finditer(text):
-        if found["language"] in languages:
-            yield text.count("\n", 0, found.start()) + 2, found["code"]
-
-
-def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
-    return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -154,6 +133,7 @@ def test_commands_parse(arguments):
         return
     options = parser().parse_args(arguments)
     assert options.verb is not None or options.version
+    assert ("--set" in arguments) == bool(getattr(options, "set", ())), "check_names would not see the fields"
     check_names(options)
 
 
@@ -170,7 +150,7 @@ def check_names(options: argparse.Namespace) -> None:
         parse_protocol(protocol)
     if getattr(options, "recipe", None) and options.recipe.partition(":")[0] in recipes():
         _, _, row = find_row(options.recipe)
-        with_fields(row.config, getattr(options, "sets", ()))
+        with_fields(row.config, getattr(options, "set", ()))
         if getattr(options, "table", None):
             rows = recipe(options.recipe).ROWS
             assert any(
@@ -212,10 +192,11 @@ def test_the_architecture_page_lists_every_room():
 
 @pytest.mark.parametrize("name", recipes())
 def test_every_field_of_a_recipe_is_on_its_papers_page(name):
+    """Fields of parts too; the table is made by docs/tables.py, which test_tables.py compares with the code."""
     page = ROOT / "docs" / "papers" / f"{name}.md"
     assert page.is_file(), f"write docs/papers/{name}.md"
     text = page.read_text(encoding="utf-8")
-    assert not [f.name for f in fields(recipe(name).PAPER) if not re.search(rf"`{f.name}[.`]", text)]
+    assert not [f.path for f in describe(recipe(name).PAPER) if f"`{f.path}`" not in text]
 
 
 PRINTED = {"AGW": "agw", "WRIM-Net": "wrim_net", "PECA": "peca", "Feature fusion + mutual learning": "fusion_dml"}
@@ -263,30 +244,13 @@ def test_names_in_code_type_exist(name):
     assert not wrong
 
 
-def resolves(dotted: str) -> bool:
-    """Whether a dotted name is a module, or an attribute of one, however deep."""
-    parts = dotted.split(".")
-    for split in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:split]))
-        except ImportError:
-            continue
-        for part in parts[split:]:
-            known = getattr(found, "__dataclass_fields__", {}) | getattr(found, "__annotations__", {})
-            if not hasattr(found, part) and part not in known:
-                return False
-            found = getattr(found, part, None)
-        return True
-    return False
-
-
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|tmp|home|root|opt|mnt|Users)/\w|shared/(architecture|protocols|methods)")
 
 
 def test_no_machine_paths():
     """Documents and sources speak of no particular machine. A program's own temporary folder is Python's business."""
-    kinds = {".md", ".py", ".toml", ".txt", ".html", ".cfg", ".yaml", ".yml", ""}
-    places = ("src", "docs", "benchmarks", "tests", ".ci")
+    kinds = {".md", ".py", ".toml", ".txt", ".html", ".cfg", ".cff", ".yaml", ".yml", ""}
+    places = ("src", "docs", "benchmarks", "tests", ".ci", ".github")
     files = [file for place in places for file in (ROOT / place).rglob("*") if file.is_file()]
     files += [file for file in ROOT.iterdir() if file.is_file()]
     found = []

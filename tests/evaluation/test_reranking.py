@@ -1,4 +1,4 @@
-"""Re-ranking beside loops over sets, by hand, and under the protocols' exclusion rules."""
+"""Re-ranking against slow loops over sets, against values by hand, and with the protocols' exclusion rules."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vireid.evaluation.scoring import score, score_trials
 def people(queries: int, gallery: int, *, identities: int = 4, noise: float = 0.7, seed: int = 0):
     generator = np.random.default_rng(seed)
     centre = generator.normal(size=(identities, 8))
-    whose = generator.integers(0, identities, queries + gallery)
-    features = (centre[whose] + noise * generator.normal(size=(len(whose), 8))).astype(np.float32)
-    return features[:queries], features[queries:], whose
+    identity = generator.integers(0, identities, queries + gallery)
+    features = (centre[identity] + noise * generator.normal(size=(len(identity), 8))).astype(np.float32)
+    return features[:queries], features[queries:], identity
 
 
 @settings(max_examples=25, deadline=None)
@@ -47,10 +47,11 @@ def test_k_reciprocal_agrees_with_the_loop_over_sets(queries, gallery, k1, k2, w
 def test_k_reciprocal_by_hand():
     """One query and two gallery pictures on a circle at 0°, 60° and 180°, k1 = k2 = 1, λ = 0.
 
-    1 − cos is ½ and 2 from the query, ½ and 1½ from the picture at 60°, 2 and 1½ from the one at 180°. The first two
-    are each other's nearest; the third is nobody's. Over their rows' largest, d is ¼ between the first two seen from
-    the query and ⅓ seen from the gallery, so with w = e^−¼ and u = e^−⅓
-    V(query) = (1, w, 0)/(1 + w), V(first) = (u, 1, 0)/(1 + u), V(second) = (0, 0, 1).
+    1 − cos is ½ and 2 from the query to the others, ½ and 1½ from the picture at 60°, and 2 and 1½ from the picture at
+    180°. The first two are the nearest neighbours of each other. The third is the nearest neighbour of none. Each
+    distance is divided by the largest one of its picture. So d between the first two is ¼ from the query and ⅓ from the
+    gallery picture. With w = e^−¼ and u = e^−⅓, V(query) = (1, w, 0)/(1 + w), V(first) = (u, 1, 0)/(1 + u) and
+    V(second) = (0, 0, 1).
     """
     angle = np.radians([0, 60, 180])
     features = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -78,24 +79,24 @@ def test_query_expansion_agrees_with_the_loop(queries, gallery, neighbours, alph
 
 
 def test_query_expansion_by_hand():
-    # The query (1, 0) takes in (0, 1): their mean points at 45°, as far from the one as from the other.
+    # The query (1, 0) is averaged with (0, 1). The mean has an angle of 45° to both.
     found = query_expansion(np.array([[2.0, 0.0]]), np.array([[0.0, 5.0], [-1.0, 0.0]]), neighbours=1)
     np.testing.assert_allclose(found, [[1 - math.sqrt(0.5), 1 + math.sqrt(0.5)]], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", RERANKERS)
-def test_what_a_query_may_not_see_stays_out_of_its_ranking(name):
-    """Its neighbourhood may hold excluded pictures; its ranking is that of the distances without their columns."""
-    query, searched, whose = people(12, 30, seed=3)
+def test_excluded_pictures_are_not_in_the_ranking(name):
+    """Neighbours of a query may be excluded pictures. Its ranking is that of the distances without their columns."""
+    query, searched, identity = people(12, 30, seed=3)
     key = np.arange(42) % 3
     trial = Trial(np.arange(12), np.arange(12, 42), key[:12], key[12:])
     both = np.concatenate([query, searched])
-    (scored,) = score_trials(both, whose, [trial], cmc="image", reranker=find_reranker(name))
+    (scored,) = score_trials(both, identity, [trial], cmc="image", reranker=find_reranker(name))
     values = RERANKERS[name](query, searched)
     for q in range(12):
         seen = trial.gallery_key != trial.query_key[q]
         alone = Trial(trial.query[[q]], trial.gallery[seen], np.array([-1]), np.full(seen.sum(), -1))
-        ranks = rank_matches(values[[q]][:, seen], alone, whose).ranks
+        ranks = rank_matches(values[[q]][:, seen], alone, identity).ranks
         assert scored.first[q] == (ranks[0] if len(ranks) else 0)
 
 
@@ -107,12 +108,12 @@ def test_degenerate_features_give_finite_distances(name):
     assert RERANKERS[name](np.ones((1, 2)), np.ones((1, 2))).shape == (1, 1)
 
 
-def test_it_helps_where_neighbourhoods_tell_identities_apart():
-    query, searched, whose = people(60, 240, identities=20, noise=0.8, seed=5)
+def test_it_helps_if_neighbours_have_the_same_identity():
+    query, searched, identity = people(60, 240, identities=20, noise=0.8, seed=5)
     modality = np.array([1] * 60 + [0] * 240)
-    rows = (np.concatenate([query, searched]), whose, modality, modality)
-    plain = score(*rows, protocol="regdb/i2v")
-    better = score(*rows, protocol="regdb/i2v", rerank="k-reciprocal", reranker=k_reciprocal)
+    arrays = (np.concatenate([query, searched]), identity, modality, modality)
+    plain = score(*arrays, protocol="regdb/i2v")
+    better = score(*arrays, protocol="regdb/i2v", rerank="k-reciprocal", reranker=k_reciprocal)
     assert better.map > plain.map + 3
     assert (better.rerank, plain.rerank) == ("k-reciprocal", "none")
     assert any("not comparable with plain numbers" in warning for warning in better.warnings)
@@ -128,7 +129,7 @@ def test_it_helps_where_neighbourhoods_tell_identities_apart():
         (lambda f: find_reranker("k-recip"), "did you mean 'k-reciprocal'"),
     ],
 )
-def test_settings_that_cannot_be_used(call, says):
+def test_settings_outside_their_range_are_refused(call, says):
     with pytest.raises(BadInput, match=says):
         call(np.eye(3))
     assert find_reranker("none") is None

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
-from vireid.cli.tables import write_curves
 from vireid.data.errors import BadInput
-from vireid.figures.sweep import swept, write_curve
+from vireid.experiments.rows import Comparison, Ours
+from vireid.figures.sweep import swept, write_curve, write_curves
+from vireid.recipes import Row
 
 
 def test_rows_that_vary_a_parameter_are_grouped_and_sorted():
@@ -58,9 +59,12 @@ def test_a_page_that_cannot_be_written(tmp_path):
         write_curve(tmp_path / "file" / "a.html", [(0, 1, 2)], parameter="k")
 
 
-def _row(name: str, rank1: float | None, *, generated: bool = False) -> dict:
-    ours = {"rank1": rank1, "map": rank1, "protocol": "regdb/v2i", "generated": generated}
-    return {"row": name, "ours": ours if rank1 is not None else None}
+def _row(name: str, rank1: float | None, *, generated: bool = False) -> Comparison:
+    ours = None
+    if rank1 is not None:
+        metrics = {"rank1": rank1, "map": rank1}
+        ours = Ours(metrics, "regdb/v2i", 0, (), generated, "2 cores", "run", "2026-01-01")
+    return Comparison("recipe", name, Row(None), ours)
 
 
 def test_reproduced_rows_become_one_page_for_each_parameter(tmp_path):

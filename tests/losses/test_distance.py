@@ -7,7 +7,7 @@ import torch
 
 from tests.oracles import losses as oracle
 from vireid.losses.classification import cross_entropy
-from vireid.losses.distance import euclidean
+from vireid.losses.distance import euclidean, paired
 
 
 def test_distance_by_hand():
@@ -26,8 +26,9 @@ def test_distance_against_the_oracle(offset):
         torch.testing.assert_close(euclidean(a, given), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_rows_far_from_the_origin_keep_their_distances():
-    # 100 ± 0.01 in 2048 dimensions: squared lengths of 2e7, squared distances of 0.4, which float32 could not subtract.
+def test_features_far_from_the_origin_have_exact_distances():
+    # Values of 100 ± 0.01 in 2048 dimensions have squared lengths of 2e7 and squared distances of 0.4. In float32 the
+    # difference of such squared lengths would have no correct digit.
     generator = torch.Generator().manual_seed(0)
     features = 100 + 0.01 * torch.randn(6, 2048, generator=generator)
     torch.testing.assert_close(euclidean(features), euclidean(features.double()).float(), rtol=1e-4, atol=0)
@@ -41,6 +42,21 @@ def test_distance_gradient():
     assert torch.autograd.gradcheck(lambda f: euclidean(f)[away], a)
 
 
+def test_paired_by_hand():
+    f = torch.tensor([[0.0, 0.0], [1.0, 1.0]], requires_grad=True)
+    g = torch.tensor([[3.0, 4.0], [1.0, 1.0]])
+    found = paired(f, g)
+    torch.testing.assert_close(found, torch.tensor([5.0, 1e-6]))
+    found.sum().backward()
+    # Towards g in the first pair; 0 where the two features are equal.
+    torch.testing.assert_close(f.grad, torch.tensor([[-0.6, -0.8], [0.0, 0.0]]))
+
+
+def test_paired_is_the_diagonal_of_all_pairs():
+    f, g = torch.randn(2, 5, 3, dtype=torch.float64)
+    torch.testing.assert_close(paired(f, g), euclidean(f, g).diagonal())
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
 def test_cross_entropy_against_the_oracle(label_smoothing):
     logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
@@ -52,7 +68,7 @@ def test_cross_entropy_against_the_oracle(label_smoothing):
 
 
 def test_cross_entropy_by_hand():
-    # Equal logits over four identities: log 4, smoothed or not.
+    # With equal logits for four identities the loss is log 4, with and without smoothing.
     for label_smoothing in (0.0, 0.1):
         loss = cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]), label_smoothing=label_smoothing)
         assert loss.item() == pytest.approx(1.386294, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The triplet losses against their formulas, by hand and by oracle."""
+"""The triplet losses against values worked by hand and against slow loops."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ VARIANTS = [(sign, anchor) for sign in ("minus", "plus") for anchor in (True, Fa
 LOSSES = [batch_hard_triplet, weighted_regularised_triplet]
 
 
-def _batch(identities: int, rows: int, width: int = 5, *, scale: float = 1.0, seed: int = 0):
+def _batch(identities: int, samples: int, width: int = 5, *, scale: float = 1.0, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
-    features = scale * torch.randn(identities * rows, width, generator=generator, dtype=torch.float64)
-    return features, torch.arange(identities).repeat(rows)
+    features = scale * torch.randn(identities * samples, width, generator=generator, dtype=torch.float64)
+    return features, torch.arange(identities).repeat(samples)
 
 
 def _line(*positions: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -28,8 +28,9 @@ def _line(*positions: float, dtype: torch.dtype = torch.float64) -> torch.Tensor
 
 
 def test_batch_hard_by_hand():
-    # On a line: identity 0 at 0 and 1, identity 1 at 3. The anchor at 0 has its positive at 1 and its negative at 3,
-    # 1 - 3 + 3 = 1; the one at 1 has 1 - 2 + 3 = 2; the one at 3 has no positive and is left out.
+    # On a line, identity 0 is at 0 and 1, identity 1 is at 3. The anchor at 0 has its positive at distance 1 and its
+    # negative at distance 3, so 1 - 3 + 3 = 1. The anchor at 1 has 1 - 2 + 3 = 2. The anchor at 3 has no positive and
+    # does not count.
     loss = batch_hard_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]), margin=3.0)
     assert loss.item() == pytest.approx(1.5)
 
@@ -50,12 +51,12 @@ def test_batch_hard_against_the_oracle(margin):
     [("minus", (0.59, 0.36, 0.05)), ("plus", (0.07, 0.11, 0.82))],
 )
 def test_negative_weights_by_hand(sign, weights):
-    # The anchor at 0 with its twin beside it and negatives at 0.5, 1 and 3:
-    # e^-0.5 : e^-1 : e^-3 = 0.607 : 0.368 : 0.050, and the other way round e^0.5 : e^1 : e^3 = 1.65 : 2.72 : 20.09.
+    # The anchor at 0 has its positive at 0 and negatives at 0.5, 1 and 3. The weights are, with `minus`,
+    # e^-0.5 : e^-1 : e^-3 = 0.607 : 0.368 : 0.050, and with `plus`, e^0.5 : e^1 : e^3 = 1.65 : 2.72 : 20.09.
     distances = (0.5, 1.0, 3.0)
     found = oracle.softmax_weights(distances, -1.0 if sign == "minus" else 1.0)
     assert [round(weight, 2) for weight in found] == list(weights)
-    # Only the first two rows have a positive. Seen from either, with d(positive) = 0, the term is softplus(-far).
+    # Only the first two samples have a positive, at distance 0. For both of them the term is softplus(-far).
     features = _line(0, 0, *distances)
     far = sum(w * d for w, d in zip(found, distances, strict=True))
     loss = weighted_regularised_triplet(features, torch.tensor([0, 0, 1, 2, 3]), negative_sign=sign)
@@ -63,11 +64,12 @@ def test_negative_weights_by_hand(sign, weights):
 
 
 def test_weighted_regularised_by_hand():
-    # Identity 0 at 0 and 1, identity 1 at 3. Anchor 0: w⁺ = (1, e) / (1 + e) on (0, 1), so 0.7311 - 3; anchor 1:
-    # 0.7311 - 2. softplus(-2.2689) = 0.0984, softplus(-1.2689) = 0.2477, mean 0.1731.
+    # Identity 0 is at 0 and 1, identity 1 is at 3. The anchor at 0 has w⁺ = (1, e) / (1 + e) for the distances (0, 1),
+    # so near - far = 0.7311 - 3. The anchor at 1 has 0.7311 - 2. softplus(-2.2689) = 0.0984 and
+    # softplus(-1.2689) = 0.2477, so the mean is 0.1731.
     loss = weighted_regularised_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]))
     assert loss.item() == pytest.approx(0.1731, abs=5e-5)
-    # Without the anchor, the single positive has weight 1: softplus(-2) = 0.1269, softplus(-1) = 0.3133.
+    # Without the anchor, the only positive has weight 1: softplus(-2) = 0.1269, softplus(-1) = 0.3133.
     loss = weighted_regularised_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]), anchor_is_positive=False)
     assert loss.item() == pytest.approx((0.12693 + 0.31326) / 2, abs=1e-5)
 
@@ -86,13 +88,13 @@ def test_weighted_regularised_against_the_oracle_at_any_distance(sign, anchor, s
     assert single.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_far_negatives_still_count():
-    # Every distance is large, and the gap between near and far is what the loss is: a sum plus 1e-6 below the weights
-    # would give 400 here.
+def test_negatives_at_large_distances_count():
+    # All distances are large, and the loss depends on the difference of near and far. If the weights were divided by a
+    # sum plus 1e-6, the loss would be 400 here.
     loss = weighted_regularised_triplet(
         _line(0, 400, 600, dtype=torch.float32), torch.tensor([0, 0, 1]), anchor_is_positive=False
     )
-    # Anchor 0: 400 - 600, softplus(-200) = 0; anchor 400: 400 - 200.
+    # The anchor at 0 has 400 - 600, and softplus(-200) = 0. The anchor at 400 has 400 - 200.
     assert loss.item() == pytest.approx(100.0, rel=1e-6)
 
 
@@ -112,7 +114,7 @@ def test_gradient_of_batch_hard():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("identity", [[0, 0, 0], [0, 1, 2], [5]], ids=["no negatives", "no positives", "one row"])
+@pytest.mark.parametrize("identity", [[0, 0, 0], [0, 1, 2], [5]], ids=["no negatives", "no positives", "one sample"])
 def test_no_usable_anchor_gives_zero_with_a_graph(loss, identity):
     features = torch.randn(len(identity), 4, requires_grad=True)
     value = loss(features, torch.tensor(identity))
@@ -122,7 +124,7 @@ def test_no_usable_anchor_gives_zero_with_a_graph(loss, identity):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_coinciding_rows_have_a_finite_gradient(loss):
+def test_equal_features_have_a_finite_gradient(loss):
     features = torch.ones(6, 4, requires_grad=True)
     loss(features, torch.tensor([0, 0, 0, 1, 1, 1])).backward()
     assert torch.isfinite(features.grad).all()
@@ -131,11 +133,11 @@ def test_coinciding_rows_have_a_finite_gradient(loss):
 @pytest.mark.parametrize("loss", LOSSES)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_row_order_and_identity_numbers_do_not_matter(loss, data):
-    rows = data.draw(st.integers(2, 12))
-    identity = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)))
-    order = torch.tensor(data.draw(st.permutations(range(rows))))
-    features = torch.randn(rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+def test_sample_order_and_identity_numbers_do_not_matter(loss, data):
+    samples = data.draw(st.integers(2, 12))
+    identity = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=samples, max_size=samples)))
+    order = torch.tensor(data.draw(st.permutations(range(samples))))
+    features = torch.randn(samples, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(samples))
     value = loss(features, identity)
     torch.testing.assert_close(loss(features[order], identity[order]), value)
     torch.testing.assert_close(loss(features, 7 - 2 * identity), value)

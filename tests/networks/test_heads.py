@@ -12,13 +12,13 @@ from tests.oracles import networks as oracle
 from vireid.data.errors import BadInput
 from vireid.networks.attention import CBAM, NonLocal
 from vireid.networks.heads import BNNeck, Classifier
-from vireid.networks.parts import Parts, stripes
+from vireid.networks.parts import Parts, part_bounds
 from vireid.networks.pooling import AveragePool, GeM
 from vireid.networks.resnet import Stages, Stem, last_blocks
 
 
 def test_gem_by_hand():
-    # Values 1, 2, 3 and -5, which is raised to 1e-6: ((1 + 8 + 27 + 0) / 4)^(1/3) = 9^(1/3).
+    # Values 1, 2, 3 and -5, which is replaced by 1e-6: ((1 + 8 + 27 + 0) / 4)^(1/3) = 9^(1/3).
     pooled = GeM()(torch.tensor([1.0, 2.0, 3.0, -5.0]).view(1, 1, 2, 2))
     assert pooled.item() == pytest.approx(9 ** (1 / 3))
 
@@ -34,7 +34,7 @@ def test_gem_against_the_oracle(p, learnable):
 @pytest.mark.parametrize("p", [3.0, 40.0])
 @pytest.mark.parametrize("learnable", [False, True])
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6], ids=str)
-def test_gem_stays_finite_and_trainable_on_signed_input(p, learnable, scale):
+def test_gem_is_finite_and_trainable_on_signed_input(p, learnable, scale):
     torch.manual_seed(0)
     pool = GeM(p, learnable=learnable)
     x = (scale * torch.randn(2, 3, 4, 5)).requires_grad_()
@@ -67,18 +67,24 @@ def test_gem_between_mean_and_maximum():
             GeM(wrong)
 
 
-def test_sixteen_rows_in_six_stripes():
-    assert stripes(16, 6) == [(0, 3), (2, 6), (5, 8), (8, 11), (10, 14), (13, 16)]
+def test_a_height_of_sixteen_in_six_parts():
+    assert part_bounds(16, 6) == [(0, 3), (2, 6), (5, 8), (8, 11), (10, 14), (13, 16)]
 
 
-@given(rows=st.integers(1, 64), count=st.integers(1, 16))
-def test_stripes_cover_every_row_evenly(rows, count):
-    bins = stripes(rows, count)
-    assert set().union(*(range(first, end) for first, end in bins)) == set(range(rows))
-    heights = [end - first for first, end in bins]
+@given(height=st.integers(1, 64), count=st.integers(1, 16))
+def test_parts_cover_every_position_evenly(height, count):
+    bounds = part_bounds(height, count)
+    assert set().union(*(range(first, end) for first, end in bounds)) == set(range(height))
+    heights = [end - first for first, end in bounds]
     assert min(heights) >= 1 and max(heights) - min(heights) <= 2
-    if rows % count == 0:
-        assert heights == [rows // count] * count
+    if height % count == 0:
+        assert heights == [height // count] * count
+
+
+@pytest.mark.parametrize(("height", "count"), [(0, 3), (5, 0)])
+def test_no_height_or_no_parts_is_an_error(height, count):
+    with pytest.raises(ValueError, match=f"a height of {height} cannot be divided into {count} parts"):
+        part_bounds(height, count)
 
 
 @pytest.mark.parametrize(("height", "count"), [(16, 6), (9, 3), (5, 2), (2, 3), (4, 1)])
@@ -87,7 +93,7 @@ def test_parts_are_adaptive_average_pooling(height, count):
     found = Parts(count)(x)
     expected = torch.nn.functional.adaptive_avg_pool2d(x, (count, 1))[..., 0].transpose(1, 2)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found.double(), oracle.stripe_means(x, stripes(height, count)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.double(), oracle.part_means(x, part_bounds(height, count)), rtol=1e-5, atol=1e-6)
 
 
 def test_one_part_is_the_average():
@@ -97,7 +103,7 @@ def test_one_part_is_the_average():
         Parts(0)
 
 
-def test_neck_normalises_and_keeps_its_bias():
+def test_neck_normalises_and_its_bias_does_not_change():
     torch.manual_seed(0)
     neck = BNNeck(4)
     x = 3 + 2 * torch.randn(16, 4)
@@ -126,7 +132,7 @@ def test_non_local_against_the_oracle(form, inner):
     block.bn.weight.data.uniform_(0.5, 1.5)
     block.bn.bias.data.uniform_(-1, 1)
     x = torch.randn(2, 4, 3, 2)
-    # Computed one position after another: a 1×1 convolution is a matrix on each position's channels.
+    # A 1×1 convolution multiplies the channels of each position by a matrix.
     flat = x.flatten(2).transpose(1, 2)
     theta, phi, g = (flat @ c.weight[..., 0, 0].T + c.bias for c in (block.theta, block.phi, block.g))
     y = torch.stack(
@@ -138,13 +144,13 @@ def test_non_local_against_the_oracle(form, inner):
 
 
 @pytest.mark.parametrize("form", ["dot", "gaussian"])
-def test_non_local_starts_as_the_identity_and_can_leave_it(form):
+def test_non_local_starts_as_the_identity_and_can_learn(form):
     block = NonLocal(4, inner=2, form=form)
     x = torch.randn(2, 4, 3, 2)
     torch.testing.assert_close(block(x), x, rtol=0, atol=0)
     block.bn.weight.data.fill_(1.0)
     (block(x) * torch.randn_like(x)).sum().backward()
-    # W's bias is taken away again by the normalisation; everything else learns.
+    # The normalisation removes the bias of W, so it has no effect. All other parameters learn.
     assert [n for n, p in block.named_parameters() if p.grad is None] == []
     assert all(block.get_parameter(f"{n}.weight").grad.any() for n in ("theta", "phi", "g", "w", "bn"))
 
@@ -154,7 +160,8 @@ def test_non_local_starts_as_the_identity_and_can_leave_it(form):
     [(lambda channels: channels // 4, "gaussian", 27.198), (lambda channels: 1, "dot", 23.541)],
 )
 def test_non_local_counts_with_resnet50(width, form, published):
-    # ResNet-50, one neck of 2048, no classifier, blocks after the last 2 of stage 2 and the last 3 of stage 3.
+    # ResNet-50 with one neck of width 2048, no classifier, and non-local blocks after the last 2 blocks of stage 2 and
+    # the last 3 of stage 3.
     with torch.device("meta"):
         channels = Stages("resnet50").channels
         inserted = {
@@ -183,7 +190,7 @@ def test_cbam_count_with_resnet50():
     assert round(sum(p.numel() for part in parts for p in part.parameters()) / 1e6, 3) == 26.029
 
 
-def test_a_trunk_with_every_kind_of_attention_learns_in_every_parameter():
+def test_every_parameter_of_a_trunk_with_attention_gets_a_gradient():
     torch.manual_seed(0)
     stages = Stages("tiny", inserted={(2, 0): NonLocal(64, inner=8)}, within={(1, 0): CBAM(32), (4, 0): CBAM(256)})
     nn.init.ones_(stages.inserted["stage2_block0"].bn.weight)

@@ -1,4 +1,4 @@
-"""Routing rows to their modality's copy equals calling the copies separately."""
+"""`PerModality` gives the same result as calling the copy of each sample's modality separately."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _copies(modalities=(Modality.VISIBLE, Modality.INFRARED, Modality.AUXILIARY)
 
 @given(modality=st.lists(st.integers(0, 2), min_size=1, max_size=12))
 @settings(max_examples=50, deadline=None)
-def test_each_row_goes_through_its_own_copy(modality):
+def test_each_sample_passes_through_the_copy_of_its_modality(modality):
     split = _copies()
     x = torch.randn(len(modality), 3, requires_grad=True)
     found = split(x, torch.tensor(modality))
-    expected = torch.stack([split.one(m)(row) for m, row in zip(modality, x, strict=True)])
+    expected = torch.stack([split.one(m)(sample) for m, sample in zip(modality, x, strict=True)])
     torch.testing.assert_close(found, expected)
     weight = torch.randn_like(found)
     (gradient,) = torch.autograd.grad((found * weight).sum(), x)
@@ -48,7 +48,7 @@ def test_an_absent_modality_is_not_run():
     assert split.one(Modality.INFRARED).weight.grad is not None
 
 
-def test_one_modality_sees_the_callers_tensor():
+def test_with_one_modality_the_input_is_not_copied():
     class Same(nn.Module):
         def forward(self, x):
             return x
@@ -57,7 +57,7 @@ def test_one_modality_sees_the_callers_tensor():
     assert PerModality(Same)(x, torch.ones(4, dtype=torch.int64)) is x
 
 
-def test_extra_arguments_are_routed_with_their_rows():
+def test_extra_arguments_are_divided_like_the_samples():
     class Add(nn.Module):
         def forward(self, x, y):
             return x + y
@@ -66,9 +66,9 @@ def test_extra_arguments_are_routed_with_their_rows():
     assert torch.equal(PerModality(Add)(x, torch.tensor([1, 0, 1, 1, 0]), y), x + y)
 
 
-def test_a_row_without_a_copy_is_an_error():
+def test_a_modality_without_a_copy_is_an_error():
     split = _copies((Modality.VISIBLE, Modality.INFRARED))
-    with pytest.raises(ValueError, match="no copy for auxiliary rows; there are copies for: visible, infrared"):
+    with pytest.raises(ValueError, match="no copy for auxiliary samples; there are copies for: visible, infrared"):
         split(torch.randn(2, 3), torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="as many modalities"):
         split(torch.randn(2, 3), torch.tensor([0]))

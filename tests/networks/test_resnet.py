@@ -1,4 +1,4 @@
-"""Trunks: torchvision's names, shapes and counts; stages one at a time; insertions."""
+"""Trunks: names, shapes and parameter counts of torchvision; single stages; inserted modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.oracles import networks as oracle
 from vireid.data.errors import BadInput
 from vireid.networks.resnet import TRUNKS, Stages, Stem, last_blocks
 
-# torchvision's documented counts of the whole networks less their classifiers (width × 1000 + 1000).
+# Parameter counts that torchvision documents, minus those of the classifiers (width × 1000 + 1000).
 COUNTS = {"resnet18": 11_689_512 - 513_000, "resnet34": 21_797_672 - 513_000, "resnet50": 25_557_032 - 2_049_000}
 
 
@@ -49,20 +49,20 @@ def test_map_sizes(trunk, last_stride):
 
 
 @pytest.mark.parametrize("height, width, grid", [(384, 144, (24, 9)), (256, 144, (16, 9)), (288, 144, (18, 9))])
-def test_grids_of_the_field(height, width, grid):
+def test_map_sizes_of_common_image_sizes(height, width, grid):
     with torch.device("meta"):
         maps = Stages("resnet50")(Stem("resnet50")(torch.zeros(1, 3, height, width)))
     assert tuple(maps["stage4"].shape) == (1, 2048, *grid)
 
 
-def test_stride_sits_on_the_three_by_three_convolution():
+def test_the_three_by_three_convolution_has_the_stride():
     with torch.device("meta"):
         first = Stages("resnet50", last_stride=2).get_submodule("layer4.0")
     strides = {name: part.stride for name, part in first.named_modules() if isinstance(part, nn.Conv2d)}
     assert strides == {"conv1": (1, 1), "conv2": (2, 2), "conv3": (1, 1), "downsample.0": (2, 2)}
 
 
-def test_a_bottleneck_and_a_basic_block_by_their_formula():
+def test_bottleneck_and_basic_block_against_their_formula():
     torch.manual_seed(0)
     for trunk, convolutions in (("resnet50", 3), ("resnet18", 2)):
         block = Stages(trunk).get_submodule("layer2.0").eval()
@@ -74,7 +74,7 @@ def test_a_bottleneck_and_a_basic_block_by_their_formula():
         torch.testing.assert_close(block(x), (y + block.downsample(x)).relu())
 
 
-def test_stages_one_at_a_time_are_the_whole():
+def test_single_stages_give_the_same_maps():
     torch.manual_seed(0)
     stages = Stages("tiny", inserted={(2, 0): nn.Conv2d(64, 64, 1)}).eval()
     x = torch.randn(2, 32, 12, 6)
@@ -86,7 +86,7 @@ def test_stages_one_at_a_time_are_the_whole():
         stages.stage(5, x)
 
 
-def test_insertions_follow_their_block_and_keep_torchvisions_names():
+def test_inserted_modules_act_after_their_block_and_names_do_not_change():
     class Record(nn.Module):
         def forward(self, x):
             seen.append(tuple(x.shape))
@@ -106,12 +106,12 @@ def test_insertions_follow_their_block_and_keep_torchvisions_names():
 
 
 @pytest.mark.parametrize("trunk", ["resnet18", "resnet50"])
-def test_what_is_within_a_block_acts_before_the_addition(trunk):
+def test_modules_within_a_block_act_before_the_addition(trunk):
     class Nothing(nn.Module):
         def forward(self, x):
             return x * 0
 
-    # With nothing left of the block's own path, only the shortcut's ReLU remains.
+    # The module sets the residual path to 0. So the block returns the ReLU of its shortcut.
     stages = Stages(trunk, within={(1, 1): Nothing()}).eval()
     first, block, *rest = stages.get_submodule("layer1").children()
     x = torch.randn(1, stages.channels[0], 8, 4)
@@ -135,7 +135,7 @@ def test_every_parameter_gets_a_gradient():
 
 def test_convolutions_start_as_he_et_al():
     torch.manual_seed(0)
-    # 128 channels in, 256 out: the variance is by the outputs.
+    # 128 input and 256 output channels. The variance depends on the number of outputs.
     weight = Stages("resnet18").get_submodule("layer3.0.conv1").weight
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
 

@@ -19,8 +19,8 @@ def pad_crop(image: torch.Tensor, top: int, left: int, padding: int, fill: int) 
 
 
 def crop_resize(image: torch.Tensor, top: int, left: int, height: int, width: int) -> torch.Tensor:
-    """Bilinear interpolation between pixel centres, clamped at the part's edge."""
-    part = image[:, top : top + height, left : left + width].double()
+    """Bilinear interpolation between pixel centres. Beyond the border of the cut, its border pixels are used."""
+    cut = image[:, top : top + height, left : left + width].double()
     result = torch.zeros(image.shape, dtype=torch.float64)
     for y in range(image.shape[1]):
         for x in range(image.shape[2]):
@@ -28,14 +28,14 @@ def crop_resize(image: torch.Tensor, top: int, left: int, height: int, width: in
             at_x = max(0.0, (x + 0.5) * width / image.shape[2] - 0.5)
             y0, x0 = math.floor(at_y), math.floor(at_x)
             y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-            upper = (1 - at_x + x0) * part[:, y0, x0] + (at_x - x0) * part[:, y0, x1]
-            lower = (1 - at_x + x0) * part[:, y1, x0] + (at_x - x0) * part[:, y1, x1]
+            upper = (1 - at_x + x0) * cut[:, y0, x0] + (at_x - x0) * cut[:, y0, x1]
+            lower = (1 - at_x + x0) * cut[:, y1, x0] + (at_x - x0) * cut[:, y1, x1]
             result[:, y, x] = (1 - at_y + y0) * upper + (at_y - y0) * lower
     return result
 
 
 def exchange(image: torch.Tensor, case: int) -> torch.Tensor:
-    """0, 1, 2: that channel everywhere; 3: unchanged; 4: luminance everywhere."""
+    """Cases 0, 1 and 2 copy this channel into all three, 3 changes nothing, 4 copies the luminance into all three."""
     result = image.clone()
     for y in range(image.shape[1]):
         for x in range(image.shape[2]):
@@ -47,7 +47,7 @@ def exchange(image: torch.Tensor, case: int) -> torch.Tensor:
 
 
 def erase(image: torch.Tensor, top: int, left: int, height: int, width: int, colour: list[float]) -> torch.Tensor:
-    """`colour` inside the rectangle."""
+    """Write `colour` into each pixel of the rectangle."""
     result = image.clone()
     for y in range(top, top + height):
         for x in range(left, left + width):
@@ -56,5 +56,5 @@ def erase(image: torch.Tensor, top: int, left: int, height: int, width: int, col
 
 
 def normalise(value: int, mean: float, std: float) -> float:
-    """One uint8 value."""
+    """Normalise one uint8 value."""
     return (value / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""Evaluation as the protocols tell it, one query at a time, slow and plain."""
+"""Slow evaluation by the rules of the protocols, one query at a time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import random
 
 
 def answer(distances, identity, key, gallery_identity, gallery_key, *, cmc):
-    """One query: (first rank, average precision, inverse penalty, ranks of the true matches), or None without any.
+    """(first rank, average precision, inverse penalty, ranks of true matches) of one query, or None without a match.
 
-    `distances` holds one number for each gallery picture. A picture is not seen when its key equals the query's,
-    except that −1 equals nothing.
+    `distances` has one number for each gallery picture. A picture is excluded if its key equals the key of the query.
+    A query with the key −1 excludes nothing.
     """
     seen = [g for g in range(len(distances)) if key == -1 or gallery_key[g] != key]
     order = sorted(seen, key=lambda g: (distances[g], g))
@@ -30,7 +30,7 @@ def answer(distances, identity, key, gallery_identity, gallery_key, *, cmc):
 
 
 def evaluate(distances, query_identity, query_key, gallery_identity, gallery_key, *, cmc, depth=20):
-    """(CMC of length `depth`, mAP, mINP, number of valid queries) over all queries; None without a valid one."""
+    """(CMC of length `depth`, mAP, mINP, number of valid queries) over all queries, or None without a valid query."""
     answers = [
         answer(distances[q], query_identity[q], query_key[q], gallery_identity, gallery_key, cmc=cmc)
         for q in range(len(query_identity))
@@ -45,9 +45,10 @@ def evaluate(distances, query_identity, query_key, gallery_identity, gallery_key
 
 
 def draw_from_folders(folders, cameras, identities, trial):
-    """AGW's gallery draw over folders: {(camera name, identity name): unsorted file names} → paths in order drawn.
+    """AGW's draw of a gallery from folders: the paths that are drawn, in this order.
 
-    Names are as on disk: cameras in the order given, identities as zero-padded words.
+    `folders` maps (camera name, identity name) to file names in any order. Names are as on disk: identities are numbers
+    with leading zeros. Cameras are visited in the order given.
     """
     random.seed(trial)
     drawn = []

@@ -1,4 +1,4 @@
-"""Slow versions of the losses, written as loops that read like the formulas, in Python's double precision."""
+"""Slow versions of the losses, written as loops that read like the formulas, in double precision."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 
 
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
-    """sqrt(max(‖a - b‖², 1e-12))"""
+    """`sqrt(max(‖a - b‖², 1e-12))`."""
     return math.sqrt(max(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)), 1e-12))
 
 
 def cross_entropy(logits: Sequence[Sequence[float]], identity: Sequence[int], label_smoothing: float) -> float:
-    """mean_i Σ_c -target_ic log softmax(logits_i)_c"""
+    """`mean_i Σ_c -target_ic log softmax(logits_i)_c`."""
     total = 0.0
-    for row, wanted in zip(logits, identity, strict=True):
-        normaliser = math.log(math.fsum(math.exp(value) for value in row))
-        for c, value in enumerate(row):
-            target = label_smoothing / len(row) + (1 - label_smoothing) * (c == wanted)
+    for scores, wanted in zip(logits, identity, strict=True):
+        normaliser = math.log(math.fsum(math.exp(value) for value in scores))
+        for c, value in enumerate(scores):
+            target = label_smoothing / len(scores) + (1 - label_smoothing) * (c == wanted)
             total -= target * (value - normaliser)
     return total / len(logits)
 
 
 def batch_hard_triplet(features: Sequence[Sequence[float]], identity: Sequence[int], margin: float) -> float:
-    """mean_i [max_p d_ip - min_n d_in + margin]₊ over anchors with both kinds."""
+    """`mean_i [max_p d_ip - min_n d_in + margin]₊` over the anchors with positives and negatives."""
     terms = []
     for i, anchor in enumerate(features):
         positives = [distance(anchor, f) for j, f in enumerate(features) if identity[j] == identity[i] and j != i]
@@ -34,7 +34,7 @@ def batch_hard_triplet(features: Sequence[Sequence[float]], identity: Sequence[i
 
 
 def softmax_weights(distances: Sequence[float], sign: float) -> list[float]:
-    """exp(sign d_j) / Σ_j' exp(sign d_j'), all divided by the largest so that none leaves double's range."""
+    """`exp(sign d_j) / Σ_j' exp(sign d_j')`. All exponentials are divided by the largest, so that none overflows."""
     largest = max(sign * d for d in distances)
     powers = [math.exp(sign * d - largest) for d in distances]
     return [power / math.fsum(powers) for power in powers]
@@ -47,7 +47,7 @@ def weighted_regularised_triplet(
     negative_sign: str,
     anchor_is_positive: bool,
 ) -> float:
-    """mean_i log(1 + exp(Σ_j w⁺_ij d_ij - Σ_k w⁻_ik d_ik)) over anchors with both kinds."""
+    """`mean_i log(1 + exp(Σ_j w⁺_ij d_ij - Σ_k w⁻_ik d_ik))` over the anchors with positives and negatives."""
     terms = []
     for i, anchor in enumerate(features):
         others = [j for j in range(len(features)) if identity[j] == identity[i] and j != i]

@@ -8,10 +8,10 @@ import torch
 
 
 def gem(x: torch.Tensor, *, p: float, eps: float) -> torch.Tensor:
-    """(mean of max(x, eps)^p)^(1/p), one channel after another."""
-    rows, channels, height, width = x.shape
-    pooled = torch.zeros(rows, channels, dtype=torch.float64)
-    for b in range(rows):
+    """`(mean of max(x, eps)^p)^(1/p)` for each sample and each channel."""
+    samples, channels, height, width = x.shape
+    pooled = torch.zeros(samples, channels, dtype=torch.float64)
+    for b in range(samples):
         for c in range(channels):
             total = 0.0
             for h in range(height):
@@ -21,10 +21,10 @@ def gem(x: torch.Tensor, *, p: float, eps: float) -> torch.Tensor:
     return pooled
 
 
-def stripe_means(x: torch.Tensor, bins: list[tuple[int, int]]) -> torch.Tensor:
-    """The mean over the rows of each bin, B×parts×C."""
-    pooled = torch.zeros(x.shape[0], len(bins), x.shape[1], dtype=torch.float64)
-    for part, (first, end) in enumerate(bins):
+def part_means(x: torch.Tensor, bounds: list[tuple[int, int]]) -> torch.Tensor:
+    """The mean of each part of B×C×H×W maps, B×parts×C."""
+    pooled = torch.zeros(x.shape[0], len(bounds), x.shape[1], dtype=torch.float64)
+    for part, (first, end) in enumerate(bounds):
         for b in range(x.shape[0]):
             for c in range(x.shape[1]):
                 pooled[b, part, c] = x[b, c, first:end].double().mean()
@@ -32,7 +32,7 @@ def stripe_means(x: torch.Tensor, bins: list[tuple[int, int]]) -> torch.Tensor:
 
 
 def non_local(theta: torch.Tensor, phi: torch.Tensor, g: torch.Tensor, *, form: str) -> torch.Tensor:
-    """y_i = Σ_j f(i, j) g_j / C(i) for one image.
+    """`y_i = Σ_j f(i, j) g_j / C(i)` for one image.
 
     Args:
         theta, phi, g: positions×inner.
@@ -51,7 +51,7 @@ def non_local(theta: torch.Tensor, phi: torch.Tensor, g: torch.Tensor, *, form: 
 
 
 def cbam(x: torch.Tensor, first: torch.Tensor, last: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """CBAM of one C×H×W map: σ of a two-layer network per channel, then σ of a 2×7×7 kernel per position."""
+    """CBAM of one C×H×W map: channel weights from a network of two layers, then spatial weights from a 2×7×7 kernel."""
     channels, height, width = x.shape
 
     def network(value: torch.Tensor) -> torch.Tensor:
@@ -76,7 +76,7 @@ def cbam(x: torch.Tensor, first: torch.Tensor, last: torch.Tensor, kernel: torch
 
 
 def torchvision_shapes(block: str, blocks: tuple[int, ...], widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of torchvision's residual networks, by the rule that its names follow."""
+    """Names and shapes of the tensors of torchvision's residual networks, without the classifier."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def norm(name: str, width: int) -> None:

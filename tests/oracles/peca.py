@@ -8,7 +8,7 @@ import torch
 
 
 def unit(f: torch.Tensor) -> torch.Tensor:
-    """f / ‖f‖, one row."""
+    """f / ‖f‖ of one vector."""
     return f / math.sqrt(sum(float(v) ** 2 for v in f))
 
 
@@ -18,7 +18,7 @@ def dot(f: torch.Tensor, g: torch.Tensor) -> float:
 
 
 def similarity(global_features: torch.Tensor, local_features: torch.Tensor) -> float:
-    """Equation 1, the mean over rows."""
+    """Equation 1, the mean over samples."""
     values = [-dot(unit(g), unit(s)) for g, s in zip(global_features, local_features, strict=True)]
     return sum(values) / len(values)
 
@@ -52,13 +52,13 @@ def mixing(distances: list[float], *, margin: float, form: str) -> float:
 
 
 def cross_entropy_by_modality(logits: torch.Tensor, identity: list[int], modality: list[int]) -> float:
-    """Equation 4: the mean over the rows of each modality, added."""
+    """Equation 4: the mean over the samples of each modality, added."""
     total = 0.0
     for m in sorted(set(modality)):
         values = []
-        for row, y, own in zip(logits.tolist(), identity, modality, strict=True):
+        for scores, y, own in zip(logits.tolist(), identity, modality, strict=True):
             if own == m:
-                values.append(-math.log(math.exp(row[y]) / sum(math.exp(v) for v in row)))
+                values.append(-math.log(math.exp(scores[y]) / sum(math.exp(v) for v in scores)))
         total += sum(values) / len(values)
     return total
 
@@ -72,7 +72,7 @@ def instance_contrast(
     modality: list[int] | None = None,
 ) -> float:
     """Equation 6, one anchor after another."""
-    f = [unit(row) for row in features]
+    f = [unit(feature) for feature in features]
     values = []
     for i in range(len(f)):
         positives = [j for j in range(len(f)) if j != i and identity[j] == identity[i]]
@@ -99,18 +99,18 @@ def updated(
     normalise: str,
     order: str = "sequential",
 ) -> torch.Tensor:
-    """Equation 9 for row after row, or once for each centroid's mean row."""
+    """Equation 9 for one sample after the other, or once for the mean feature of each centroid."""
     centroids = centroids.clone()
-    rows = [(unit(f), (y, m)) for f, y, m in zip(features, identity, modality, strict=True)]
+    samples = [(unit(f), (y, m)) for f, y, m in zip(features, identity, modality, strict=True)]
     if order == "batch_mean":
-        cells = sorted({cell for _, cell in rows})
-        rows = [(torch.stack([f for f, c in rows if c == cell]).mean(0), cell) for cell in cells]
-    for f, cell in rows:
+        cells = sorted({cell for _, cell in samples})
+        samples = [(torch.stack([f for f, c in samples if c == cell]).mean(0), cell) for cell in cells]
+    for f, cell in samples:
         c = centroids[cell]
         c = f if not c.any() else (1 - rate) * c + rate * f
         centroids[cell] = unit(c) if normalise == "each" else c
     if normalise == "step":
-        for cell in {cell for _, cell in rows}:
+        for cell in {cell for _, cell in samples}:
             centroids[cell] = unit(centroids[cell])
     return centroids
 
@@ -118,10 +118,10 @@ def updated(
 def modality_contrast(
     features: torch.Tensor, identity: list[int], modality: list[int], centroids: torch.Tensor, *, temperature: float
 ) -> float:
-    """Equation 10, one row after another; a centroid that is zero has not been seen."""
+    """Equation 10, one sample after the other; a centroid that is zero has not been seen."""
     values = []
-    for row, y, m in zip(features, identity, modality, strict=True):
-        f = unit(row)
+    for feature, y, m in zip(features, identity, modality, strict=True):
+        f = unit(feature)
         positive = [centroids[y, k] for k in range(centroids.shape[1]) if centroids[y, k].any()]
         negative = [centroids[o, m] for o in range(len(centroids)) if o != y and centroids[o, m].any()]
         if not positive:

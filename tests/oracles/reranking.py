@@ -1,4 +1,4 @@
-"""Re-ranking with sets and dictionaries, as the papers write it: slow, and readable beside the equations."""
+"""Slow re-ranking with sets and dictionaries, written like the equations of the papers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ def _cosine(a, b):
 
 
 def k_reciprocal(query, gallery, *, k1=20, k2=6, weight=0.3, form="code"):
-    """Zhong et al., CVPR 2017: a list of lists, queries × gallery."""
+    """k-reciprocal re-ranking of Zhong et al. (CVPR 2017), as a list of Q lists of G distances."""
     everything = [*query, *gallery]
-    rows = range(len(everything))
-    # ‖a − b‖² of unit vectors is 2 − 2 cos; each row over its largest.
-    squared = [[0.0 if p == g else 2 - 2 * _cosine(everything[p], everything[g]) for g in rows] for p in rows]
-    d = [[value / (max(row) or 1.0) for value in row] for row in squared]
+    places = range(len(everything))
+    # ‖a − b‖² of unit vectors is 2 − 2 cos. It is divided by the largest of the picture.
+    squared = [[0.0 if p == g else 2 - 2 * _cosine(everything[p], everything[g]) for g in places] for p in places]
+    d = [[value / (max(line) or 1.0) for value in line] for line in squared]
 
     def nearest(p, count):  # the picture itself is the first
-        return sorted(rows, key=lambda g: (g != p, d[p][g], g))[:count]
+        return sorted(places, key=lambda g: (g != p, d[p][g], g))[:count]
 
     def mutual(p, k):  # equation 3
         return {g for g in nearest(p, k + 1) if p in nearest(g, k + 1)}
 
     vector = []
-    for p in rows:
+    for p in places:
         core = mutual(p, k1)
         expanded = set(core)
         for q in core:  # equation 4
@@ -38,13 +38,13 @@ def k_reciprocal(query, gallery, *, k1=20, k2=6, weight=0.3, form="code"):
         vector.append({g: value / total for g, value in v.items()})
 
     averaged = []
-    for p in rows:  # equation 11
+    for p in places:  # equation 11
         close = nearest(p, k2)
-        averaged.append({g: sum(vector[q].get(g, 0.0) for q in close) / len(close) for g in rows})
+        averaged.append({g: sum(vector[q].get(g, 0.0) for q in close) / len(close) for g in places})
 
     def jaccard(p, g):  # equation 10
-        smaller = sum(min(averaged[p][j], averaged[g][j]) for j in rows)
-        larger = sum(max(averaged[p][j], averaged[g][j]) for j in rows)
+        smaller = sum(min(averaged[p][j], averaged[g][j]) for j in places)
+        larger = sum(max(averaged[p][j], averaged[g][j]) for j in places)
         return 1 - smaller / larger
 
     asked = len(query)
@@ -55,7 +55,7 @@ def k_reciprocal(query, gallery, *, k1=20, k2=6, weight=0.3, form="code"):
 
 
 def query_expansion(query, gallery, *, neighbours=5, alpha=0.0):
-    """Chum et al., ICCV 2007: each query is replaced by the mean of itself and what it found."""
+    """Average query expansion of Chum et al. (ICCV 2007): the mean of a query and its neighbours is the new query."""
 
     def unit(a):
         length = math.sqrt(sum(x * x for x in a))

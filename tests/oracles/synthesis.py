@@ -1,6 +1,6 @@
-"""The ray caster again, in NumPy: all rays at once, one part after the other, every formula written out.
+"""The ray caster in NumPy, as a slow reference: all rays at once, one part after another, every formula written out.
 
-It shares the column names of `vireid.synthesis.render` and nothing else.
+It shares only the column names of `vireid.synthesis.render`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from vireid.synthesis import render as at
 
 
 def rays(setting: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions (h×w×3) of one ray per sample, and each sample's place in the picture (h×w, 0..1)."""
+    """The directions of h×w rays (h×w×3), and their places in the picture (h×w each, 0..1)."""
     down, across = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
     left, top, wide, tall = setting[at.WINDOW : at.WINDOW + 4]
     forward, right, up = (setting[i : i + 3] for i in (at.FORWARD, at.RIGHT, at.UP))
@@ -20,7 +20,7 @@ def rays(setting: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.n
 
 
 def ball(o: np.ndarray, d: np.ndarray, radius: float) -> np.ndarray:
-    """|o + t·d| = radius, smaller t > 0, else infinity."""
+    """The smaller t with |o + t·d| = radius if it is positive, otherwise infinity."""
     a, b, c = (d * d).sum(-1), (o * d).sum(-1), (o * o).sum(-1) - radius**2
     root = b * b - a * c
     t = (-b - np.sqrt(np.maximum(root, 0))) / a
@@ -28,12 +28,12 @@ def ball(o: np.ndarray, d: np.ndarray, radius: float) -> np.ndarray:
 
 
 def tapered(o: np.ndarray, d: np.ndarray, length: float, start: float, end: float) -> np.ndarray:
-    """Nearest t of rays o + t·d with the hull of two balls on the y axis."""
+    """The smallest t at which a ray o + t·d meets the hull of two balls on the y axis, or infinity."""
     up = np.array([0.0, length, 0.0])
     if length <= abs(start - end):
         return ball(o, d, start) if start >= end else ball(o - up, d, end)
     k = (start - end) / length
-    # On the cone sqrt(1 - k²)·ρ = start - k·y. Squared, with the ray put in: a t² + 2 b t + c = 0.
+    # On the cone, sqrt(1 - k²)·ρ = start - k·y. With the ray inserted, the square is a t² + 2 b t + c = 0.
     c2 = 1 - k * k
     reach = start - k * o[..., 1]
     a = d[..., 0] ** 2 + d[..., 2] ** 2 - (k * d[..., 1]) ** 2 / c2
@@ -53,7 +53,7 @@ def tapered(o: np.ndarray, d: np.ndarray, length: float, start: float, end: floa
 
 
 def nearest(parts: np.ndarray, setting: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every sample the first part met (-1: none) and how far along the ray."""
+    """For every ray, the first part that it meets (-1: none) and the distance along the ray."""
     direction, _, _ = rays(setting, height, width)
     eye = setting[at.CAMERA : at.CAMERA + 3]
     which, far = np.full((height, width), -1), np.full((height, width), np.inf)
@@ -71,13 +71,13 @@ def nearest(parts: np.ndarray, setting: np.ndarray, height: int, width: int) -> 
 
 
 def framed(part: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """World points in a part's texture frame."""
+    """World points in the texture frame of a part."""
     turn = part[at.FRAME : at.FRAME + 9].reshape(3, 3)
     return (point - part[at.FRAME_ORIGIN : at.FRAME_ORIGIN + 3]) @ turn.T
 
 
 def normals(part: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Unit normals: from the nearest ball's centre, or square to the cone, carried back by the transposed map."""
+    """Unit normals in the world: those of the nearest ball or of the cone, multiplied by the transposed map."""
     linear = part[at.MAP : at.MAP + 9].reshape(3, 3)
     local = (point - part[at.ORIGIN : at.ORIGIN + 3]) @ linear.T
     length, start, end = part[at.LENGTH : at.END + 1]
@@ -93,7 +93,7 @@ def normals(part: np.ndarray, point: np.ndarray) -> np.ndarray:
 
 
 def lamp(setting: np.ndarray, across: np.ndarray, down: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Light of the lamp at the camera, at unit incidence."""
+    """Light of the camera's lamp on a surface that faces it."""
     if setting[at.ACTIVE] == 0:
         return np.zeros_like(distance)
     spot = ((across - setting[at.SPOT_X]) ** 2 + (down - setting[at.SPOT_Y]) ** 2) / setting[at.SPOT_WIDTH] ** 2
@@ -123,7 +123,7 @@ def wall_share(setting: np.ndarray, u: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def background(setting: np.ndarray, direction: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Colour (N×3) of floor and wall along N rays."""
+    """The colour (N×3) of floor or wall that N rays meet."""
     eye = setting[at.CAMERA : at.CAMERA + 3]
     with np.errstate(divide="ignore"):
         floor = np.where(direction[:, 1] < -1e-9, -eye[1] / direction[:, 1], np.inf)
@@ -152,7 +152,7 @@ def background(setting: np.ndarray, direction: np.ndarray, across: np.ndarray, d
 
 
 def pattern(surface: np.ndarray, u: np.ndarray, v: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Share of the second material."""
+    """The share of the second material."""
     period, duty, phase = surface[at.PERIOD], surface[at.DUTY], surface[at.PHASE]
     a, b = np.mod(v / period + phase, 1), np.mod(u / period + phase, 1)
     f = 4 / period
@@ -204,7 +204,7 @@ def printed(surface: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def clothed(surface: np.ndarray, x: np.ndarray, around: float) -> np.ndarray:
-    """Reflectance (N×3) at N points of the texture frame."""
+    """The reflectance (N×3) at N points of the texture frame."""
     angle = np.arctan2(x[:, 0], x[:, 2])
     base, second, inner, figure = (surface[i : i + 3] for i in (at.BASE, at.SECOND, at.INNER, at.PRINT))
     share = pattern(surface, angle * around, x[:, 1], x)[:, None]
@@ -220,7 +220,7 @@ def clothed(surface: np.ndarray, x: np.ndarray, around: float) -> np.ndarray:
 def shaded(
     part: np.ndarray, surface: np.ndarray, setting: np.ndarray, point: np.ndarray, across: np.ndarray, down: np.ndarray
 ) -> np.ndarray:
-    """Colour (N×3) of N points on one part."""
+    """The colour (N×3) of N points on one part."""
     x, around = framed(part, point), part[at.AROUND]
     u, v, phase = np.arctan2(x[:, 0], x[:, 2]) * around, x[:, 1], surface[at.FOLD_PHASE]
     one = np.sin(26 * v + 3 * np.sin(9 * u + phase) + phase)[:, None]
@@ -240,7 +240,7 @@ def shaded(
 
 
 def render(parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height: int, width: int) -> np.ndarray:
-    """What `vireid.synthesis.render.render` gives, H×W×3 float64."""
+    """The same as `vireid.synthesis.render.render`, H×W×3 float64."""
     tall, wide = at.SAMPLES * height, at.SAMPLES * width
     direction, across, down = rays(setting, tall, wide)
     which, far = nearest(parts, setting, tall, wide)
@@ -253,7 +253,7 @@ def render(parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height:
             colour[here] = background(setting, direction[here], across[here], down[here])
             continue
         point = setting[at.CAMERA : at.CAMERA + 3] + far[here][:, None] * direction[here]
-        surface = surfaces[int(parts[index, at.SURFACE_ROW])]
+        surface = surfaces[int(parts[index, at.SURFACE_INDEX])]
         colour[here] = shaded(parts[index], surface, setting, point, across[here], down[here])
     four = colour.reshape(height, 2, width, 2, 3).transpose(0, 2, 1, 3, 4).reshape(height, width, 4, 3)
     owners = which.reshape(height, 2, width, 2).transpose(0, 2, 1, 3).reshape(height, width, 4)

@@ -22,7 +22,7 @@ def key_instance_contrast(
     reduction: str,
 ) -> float:
     """½ (Σ or mean over visible anchors + the same over infrared anchors) of l_i."""
-    z = [[value / math.sqrt(math.fsum(v * v for v in row)) for value in row] for row in features]
+    z = [[value / math.sqrt(math.fsum(v * v for v in f)) for value in f] for f in features]
 
     def similarity(i: int, j: int) -> float:
         return math.fsum(a * b for a, b in zip(z[i], z[j], strict=True))
@@ -46,10 +46,10 @@ def key_instance_contrast(
 
 
 def sincos(position: float, width: int) -> list[float]:
-    """One row of the Transformer's table."""
+    """The encoding of one position in the Transformer."""
     return [
-        (math.sin if column % 2 == 0 else math.cos)(position / 10000 ** ((column - column % 2) / width))
-        for column in range(width)
+        (math.sin if channel % 2 == 0 else math.cos)(position / 10000 ** ((channel - channel % 2) / width))
+        for channel in range(width)
     ]
 
 
@@ -69,53 +69,53 @@ def batch_norm(x: torch.Tensor, bn: nn.BatchNorm2d) -> torch.Tensor:
 def compressed(f1: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """One product for each window of kernel × kernel positions, C×H×W to C₂×h×w."""
     kernel = weight.shape[-1]
-    rows, columns = f1.shape[1] // kernel, f1.shape[2] // kernel
-    result = torch.zeros(len(weight), rows, columns, dtype=f1.dtype)
-    for i in range(rows):
-        for j in range(columns):
+    height, width = f1.shape[1] // kernel, f1.shape[2] // kernel
+    result = torch.zeros(len(weight), height, width, dtype=f1.dtype)
+    for i in range(height):
+        for j in range(width):
             window = f1[:, i * kernel : (i + 1) * kernel, j * kernel : (j + 1) * kernel]
             for c in range(len(weight)):
                 result[c, i, j] = (window * weight[c]).sum() + bias[c]
     return result
 
 
-def windows(rows: int, columns: int, pool: int, ceil: bool) -> list[list[tuple[int, int]]]:
-    """Which query positions each key stands for, row by row."""
+def windows(height: int, width: int, pool: int, ceil: bool) -> list[list[tuple[int, int]]]:
+    """Which query positions each key stands for, from top to bottom and within that from left to right."""
     up = (lambda n: -(-n // pool)) if ceil else (lambda n: n // pool)
     return [
         [
             (i, j)
-            for i in range(r * pool, min(rows, (r + 1) * pool))
-            for j in range(c * pool, min(columns, (c + 1) * pool))
+            for i in range(y * pool, min(height, (y + 1) * pool))
+            for j in range(x * pool, min(width, (x + 1) * pool))
         ]
-        for r in range(up(rows))
-        for c in range(up(columns))
+        for y in range(up(height))
+        for x in range(up(width))
     ]
 
 
 def miim(x: torch.Tensor, module: nn.Module) -> torch.Tensor:
     """F6 of one batch from equations 1 to 3, with the module's weights; training mode."""
     f1 = batch_norm(x, module.bn_in)
-    gated = f1 if module.gate_input == "bn" else x
+    gated = f1 if module.mining.gate_input == "bn" else x
     mixed = torch.zeros_like(x)
     for b in range(len(x)):
         f2 = compressed(f1[b], module.compress.weight, module.compress.bias)
         gate = torch.zeros_like(x[b])
         small = restored(f2, module)
-        if module.fusion == "sigmoid_mul":
+        if module.mining.fusion == "sigmoid_mul":
             small = 1 / (1 + (-small).exp())
         for i in range(x.shape[2]):
             for j in range(x.shape[3]):
-                gate[:, i, j] = enlarged(small, i, j, x.shape[2:], module.upsampling)
-        mixed[b] = gated[b] + gate if module.fusion == "add" else gated[b] * gate
+                gate[:, i, j] = enlarged(small, i, j, x.shape[2:], module.mining.upsampling)
+        mixed[b] = gated[b] + gate if module.mining.fusion == "add" else gated[b] * gate
     return batch_norm(mixed.clamp(min=0), module.bn_out)
 
 
 def restored(f2: torch.Tensor, module: nn.Module) -> torch.Tensor:
     """F5 of one image, C×h×w."""
-    width, rows, columns = f2.shape
-    regions = windows(rows, columns, module.pool, module.ceil)
-    across = -(-columns // module.pool) if module.ceil else columns // module.pool
+    channels, height, width = f2.shape
+    regions = windows(height, width, module.mining.pool, module.mining.ceil)
+    across = -(-width // module.mining.pool) if module.mining.ceil else width // module.mining.pool
 
     def token(values: torch.Tensor) -> torch.Tensor:
         if isinstance(module.token_norm, nn.Identity):
@@ -123,28 +123,28 @@ def restored(f2: torch.Tensor, module: nn.Module) -> torch.Tensor:
         spread = math.sqrt(float(((values - values.mean()) ** 2).mean()) + module.token_norm.eps)
         return (values - values.mean()) / spread * module.token_norm.weight + module.token_norm.bias
 
-    def place(row: float, column: float, one: int) -> torch.Tensor:
-        if module.positions == "none":
-            return torch.zeros(width, dtype=f2.dtype)
-        if module.positions == "sincos1d":
-            return torch.tensor(sincos(row * one + column, width), dtype=f2.dtype)
-        half = width // 2
-        return torch.tensor(sincos(row, half) + sincos(column, width - half), dtype=f2.dtype)
+    def place(y: float, x: float, across: int) -> torch.Tensor:
+        if module.mining.positions == "none":
+            return torch.zeros(channels, dtype=f2.dtype)
+        if module.mining.positions == "sincos1d":
+            return torch.tensor(sincos(y * across + x, channels), dtype=f2.dtype)
+        half = channels // 2
+        return torch.tensor(sincos(y, half) + sincos(x, channels - half), dtype=f2.dtype)
 
-    queries = [token(f2[:, i, j]) + place(i, j, columns) for i in range(rows) for j in range(columns)]
+    queries = [token(f2[:, i, j]) + place(i, j, width) for i in range(height) for j in range(width)]
     keys, values = [], []
     for number, members in enumerate(regions):
         plain = token(sum(f2[:, i, j] for i, j in members) / len(members))
-        if module.key_positions == "own_index":
+        if module.mining.key_positions == "own_index":
             where = place(number // across, number % across, across)
         else:
             middle = [sum(axis) / len(members) for axis in zip(*members, strict=True)]
-            where = place(middle[0], middle[1], columns)
+            where = place(middle[0], middle[1], width)
         keys.append(plain + where)
-        values.append(plain + where if module.positions_on == "qkv" else plain)
+        values.append(plain + where if module.mining.positions_on == "qkv" else plain)
     f4 = attended(queries, keys, values, module)
-    f5 = [module.restore.weight @ row + module.restore.bias for row in f4]
-    return torch.stack(f5, 1).view(-1, rows, columns)
+    f5 = [module.restore.weight @ token + module.restore.bias for token in f4]
+    return torch.stack(f5, 1).view(-1, height, width)
 
 
 def attended(
@@ -152,15 +152,15 @@ def attended(
 ) -> list[torch.Tensor]:
     """W_O [head 1, head 2, …], each head softmax(q·k / √d) v."""
 
-    def project(layer: nn.Linear, rows: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [layer.weight @ row + (0 if layer.bias is None else layer.bias) for row in rows]
+    def project(layer: nn.Linear, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [layer.weight @ token + (0 if layer.bias is None else layer.bias) for token in tokens]
 
     q, k, v = project(module.query, queries), project(module.key, keys), project(module.value, values)
-    each = len(q[0]) // module.heads
+    each = len(q[0]) // module.mining.heads
     result = []
     for query in q:
         heads = []
-        for head in range(module.heads):
+        for head in range(module.mining.heads):
             mine = slice(head * each, (head + 1) * each)
             powers = [math.exp(float(query[mine] @ key[mine]) / math.sqrt(each)) for key in k]
             heads.append(sum(p / math.fsum(powers) * value[mine] for p, value in zip(powers, v, strict=True)))
@@ -181,6 +181,24 @@ def enlarged(small: torch.Tensor, i: int, j: int, size: Sequence[int], mode: str
     upper = small[:, top, left] * (1 - along) + small[:, top, right] * along
     lower = small[:, bottom, left] * (1 - along) + small[:, bottom, right] * along
     return upper * (1 - down) + lower * down
+
+
+def projection_head(features: torch.Tensor, head: nn.Sequential) -> torch.Tensor:
+    """Equation 4, W2 ReLU(BN(W1 r)) + b, one feature after the other; training mode."""
+    first, bn, _, second = head
+    hidden = [
+        [math.fsum(w * v for w, v in zip(ws, f, strict=True)) for ws in first.weight.tolist()]
+        for f in features.tolist()
+    ]
+    normal = batch_norm(torch.tensor(hidden, dtype=features.dtype)[:, :, None, None], bn)[:, :, 0, 0]
+    outputs = [
+        [
+            math.fsum(w * max(0.0, v) for w, v in zip(ws, f, strict=True)) + b
+            for ws, b in zip(second.weight.tolist(), second.bias.tolist(), strict=True)
+        ]
+        for f in normal.tolist()
+    ]
+    return torch.tensor(outputs, dtype=features.dtype)
 
 
 def operations_of_modules(network: nn.Module, run: Callable[[], object]) -> int:

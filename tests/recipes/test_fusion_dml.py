@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import inspect
 import math
 from dataclasses import replace
 from functools import partial
@@ -46,15 +47,15 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _batch(seed: int = 0, rows: int = 8) -> Batch:
-    images = torch.randn(rows, 3, 96, 48, generator=_generator(seed))
-    identity = torch.arange(rows) // 2 % 2
-    return Batch(images, identity, torch.arange(rows) // (rows // 2), torch.zeros(rows, dtype=torch.int64))
+def _batch(seed: int = 0, count: int = 8) -> Batch:
+    images = torch.randn(count, 3, 96, 48, generator=_generator(seed))
+    identity = torch.arange(count) // 2 % 2
+    return Batch(images, identity, torch.arange(count) // (count // 2), torch.zeros(count, dtype=torch.int64))
 
 
 def _network(config=PAPER, identities: int = 5, **changes):
     torch.manual_seed(0)
-    return build(replace(config, **TINY, **changes), identities)
+    return build(with_fields(replace(config, **changes), TINY), identities)
 
 
 # --- random combination of channels -----------------------------------------------------------------------------------
@@ -66,11 +67,11 @@ def test_each_case_is_the_printed_picture(dtype):
     images = torch.tensor(pixel, dtype=dtype).view(1, 3, 1, 1).expand(7, 3, 2, 4)
     found = combine_channels(images, torch.arange(7))
     assert found.dtype == dtype
-    for row, case in zip(found, CASES, strict=True):
+    for picture, case in zip(found, CASES, strict=True):
         expected = oracle.combine(pixel, case)
         expected = [round(value) for value in expected] if dtype == torch.uint8 else expected
-        assert row[:, 1, 2].tolist() == pytest.approx(expected, abs=1e-6), case
-        assert (row == row[:, :1, :1]).all()
+        assert picture[:, 1, 2].tolist() == pytest.approx(expected, abs=1e-6), case
+        assert (picture == picture[:, :1, :1]).all()
 
 
 def test_seven_outcomes_are_equally_likely_over_70_000_draws():
@@ -121,10 +122,10 @@ def test_the_recipe_combines_visible_channels_before_normalisation_and_leaves_in
     still = replace(PAPER, erasing=None, flip=replace(PAPER.flip, p=0.0), crop=replace(PAPER.crop, padding=0))
     found = still.augmentation()(images, modality, _generator())
     expected = [normalise(combine_channels(colour[:1] / 255, torch.tensor([case])))[0, :, 0, 0] for case in range(7)]
-    closest = [min(range(7), key=lambda c: (row[:, 0, 0] - expected[c]).abs().max()) for row in found[:40]]
+    closest = [min(range(7), key=lambda c: (picture[:, 0, 0] - expected[c]).abs().max()) for picture in found[:40]]
     assert set(closest) == set(range(7))
-    for row, case in zip(found[:40], closest, strict=True):
-        assert torch.allclose(row, expected[case][:, None, None].expand_as(row), atol=1e-5)
+    for picture, case in zip(found[:40], closest, strict=True):
+        assert torch.allclose(picture, expected[case][:, None, None].expand_as(picture), atol=1e-5)
     assert torch.allclose(found[40:], expected[0].view(1, 3, 1, 1).expand(40, 3, 8, 4), atol=1e-5)
 
 
@@ -141,11 +142,11 @@ def test_erasing_is_for_both_modalities_unless_told_otherwise(infrared, kinds):
 # --- adaptive fusion --------------------------------------------------------------------------------------------------
 
 
-def _stage_maps(channels, stages, *, dtype=torch.float64, rows=2):
+def _stage_maps(channels, stages, *, dtype=torch.float64, count=2):
     grids = {1: (8, 4), 2: (4, 2), 3: (2, 1), 4: (2, 1)}
     generator = _generator(2)
     return {
-        f"stage{s}": torch.randn(rows, channels[s - 1], *grids[s], generator=generator, dtype=dtype) for s in stages
+        f"stage{s}": torch.randn(count, channels[s - 1], *grids[s], generator=generator, dtype=dtype) for s in stages
     }
 
 
@@ -168,9 +169,9 @@ def test_the_fused_map_against_the_loops(stages, weights):
     assert fused.shape == (2, fusion.channels, *grid) == (2, 4 * len(stages), *grid)
     reduced = fusion.reduced(maps)
     each = fusion.weights(reduced).expand(2, -1, -1, -1)
-    for row in range(2):
-        expected = oracle.fuse([x[row].tolist() for x in reduced], each[row].tolist())
-        assert torch.allclose(fused[row], torch.tensor(expected, dtype=torch.float64), atol=1e-12)
+    for sample in range(2):
+        expected = oracle.fuse([x[sample].tolist() for x in reduced], each[sample].tolist())
+        assert torch.allclose(fused[sample], torch.tensor(expected, dtype=torch.float64), atol=1e-12)
 
 
 def test_predicted_weights_sum_to_one_and_differ_by_place_and_picture():
@@ -273,8 +274,8 @@ def test_fusion_gradients():
 # --- deep mutual learning ---------------------------------------------------------------------------------------------
 
 
-def _logits(rows: int = 6, identities: int = 4, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
-    both = scale * torch.randn(2, rows, identities, generator=_generator(4), dtype=torch.float64)
+def _logits(count: int = 6, identities: int = 4, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
+    both = scale * torch.randn(2, count, identities, generator=_generator(4), dtype=torch.float64)
     return both[0].requires_grad_(), both[1].requires_grad_()
 
 
@@ -374,7 +375,7 @@ def test_fusion_costs_at_most_a_third_of_a_gmac():
     def macs(module, config):
         network = module.build(config, 2)
         visible = torch.tensor([int(Modality.VISIBLE)])
-        return measure(network, lambda x: network.embed(x, visible), torch.zeros(1, 3, *PAPER.size))
+        return measure(network, lambda x: network.embed(x, visible), torch.zeros(1, 3, *PAPER.training.size))
 
     fused, plain = macs(fusion_dml, PAPER), macs(agw, replace(agw.PAPER, non_local=None))
     assert fused.macs_path - plain.macs_path <= 0.35e9
@@ -520,13 +521,51 @@ def test_fields_can_be_set_as_text():
     assert (config.fusion, config.rcc) == (Fusion(stages=(2, 3)), None)
     assert config.mutual == Mutual(theta2=1.0, pairs=("joint-global",))
     assert from_json(fusion_dml.Config, to_json(config)) == config
+    # The two fields depend on each other, and are set one after the other: either may come first.
+    assert with_fields(PAPER, ["fusion=null", "mutual=null"]) == with_fields(PAPER, ["mutual=null", "fusion=null"])
+
+
+def test_blocks_and_losses_have_the_defaults_of_the_settings():
+    block, fields, loss = (inspect.signature(kind).parameters for kind in (AdaptiveFusion, Fusion, mutual_loss))
+    assert [(p.name, p.default) for p in block.values()][1:5] == [
+        (name, fields[name].default) for name in ("width", "weights", "up", "activation")
+    ]
+    assert {name: p.default for name, p in list(loss.items())[2:]} == {
+        "detach": "target", "reduction": "batchmean", "direction": "both", "temperature": 1.0
+    }  # fmt: skip
+    assert (block["width"].default, block["weights"].default) == (256, "asff")
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("mutual", "detach", "joint"),
+        ("mutual", "reduction", "sum"),
+        ("mutual", "direction", "one_way"),
+        ("mutual", "temperature", 2.0),
+        ("fusion", "width", 8),
+        ("fusion", "weights", "param"),
+        ("fusion", "up", "bilinear"),
+        ("fusion", "activation", "none"),
+    ],
+)
+def test_every_choice_reaches_the_network(part, field, value):
+    batch, changed = _batch(), {part: replace(getattr(PAPER, part), **{field: value})}
+    found = []
+    for network in (_network(), _network(**changed)):
+        terms = network.objective(batch)
+        mutual = terms["mutual_joint_global"] + terms["mutual_joint_fusion"]
+        slope = torch.autograd.grad(mutual, network.necks["joint"].bn.weight, allow_unused=True)[0]
+        found.append([mutual.item(), 0.0 if slope is None else slope.abs().sum().item()])
+    assert found[0] != pytest.approx(found[1], rel=1e-4)
 
 
 def test_the_printed_training_settings():
-    assert (PAPER.size, PAPER.epochs) == (Size(288, 144), 80)
-    assert (PAPER.identities_per_batch, PAPER.visible_per_identity, PAPER.infrared_per_identity) == (8, 4, 4)
-    assert (PAPER.optimiser.lr, PAPER.optimiser.momentum, PAPER.optimiser.weight_decay) == (0.1, 0.9, 5e-4)
-    factors = [PAPER.schedule.factor(epoch, 0, 100) for epoch in (19, 20, 49, 50, 79)]
+    training = PAPER.training
+    assert (training.size, training.epochs) == (Size(288, 144), 80)
+    assert (training.identities_per_batch, training.visible_per_identity, training.infrared_per_identity) == (8, 4, 4)
+    assert (training.optimiser.lr, training.optimiser.momentum, training.optimiser.weight_decay) == (0.1, 0.9, 5e-4)
+    factors = [training.schedule.factor(epoch, 0, 100) for epoch in (19, 20, 49, 50, 79)]
     assert factors == pytest.approx([1.0, 0.1, 0.1, 0.01, 0.01])
 
 

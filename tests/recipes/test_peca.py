@@ -22,6 +22,7 @@ from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.size import Size
 from vireid.figures.sweep import swept
+from vireid.losses.distance import paired
 from vireid.recipes import agw, peca
 from vireid.training.configuration import with_fields
 
@@ -33,18 +34,20 @@ def doubles(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def a_batch(*, identities: int = 3, rows: int = 2, size: tuple[int, int] = (48, 24), seed: int = 0) -> Batch:
-    """`rows` visible and `rows` infrared pictures of each identity."""
-    identity = torch.arange(identities).repeat_interleave(2 * rows)
-    modality = torch.tensor([V] * rows + [R] * rows).repeat(identities)
+def a_batch(*, identities: int = 3, each: int = 2, size: tuple[int, int] = (48, 24), seed: int = 0) -> Batch:
+    """`each` visible and `each` infrared pictures of each identity."""
+    identity = torch.arange(identities).repeat_interleave(2 * each)
+    modality = torch.tensor([V] * each + [R] * each).repeat(identities)
     images = torch.randn(len(identity), 3, *size, generator=torch.Generator().manual_seed(seed))
     return Batch(images + identity.view(-1, 1, 1, 1) * 0.3, identity, modality, modality + 1, seed=seed)
 
 
+SMALL = with_fields(peca.PAPER, {"trunk": "tiny", "weights": "none", "size": Size(48, 24)})
+
+
 def network(**changes) -> peca.PECA:
     torch.manual_seed(0)
-    config = replace(peca.PAPER, trunk="tiny", weights="none", size=Size(48, 24), **changes)
-    return peca.build(config, 5).train()
+    return peca.build(replace(SMALL, **changes), 5).train()
 
 
 # --- global-local similarity ------------------------------------------------------------------------------------------
@@ -53,7 +56,7 @@ def network(**changes) -> peca.PECA:
 def test_similarity_against_the_loop_and_by_hand():
     g, s = doubles(5, 12), doubles(5, 12, seed=1)
     assert peca.similarity_loss(g, s).item() == pytest.approx(oracle.similarity(g, s), rel=1e-12)
-    # (3, 4) against (4, 3): cosine 24/25; a row and its double: 1. Mean 0.98.
+    # (3, 4) against (4, 3): cosine 24/25; a vector and its double: 1. Mean 0.98.
     two = peca.similarity_loss(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[4.0, 3.0], [2.0, 0.0]]))
     assert two.item() == pytest.approx(-0.98)
 
@@ -66,20 +69,20 @@ def test_similarity_pulls_at_the_global_side_only():
 
 
 @given(st.integers(3, 100))
-def test_thirds_are_equal_cover_the_picture_and_overlap_by_a_row_at_most(height):
-    rows = torch.arange(float(height)).view(1, 1, height, 1)
-    upper, middle, lower = peca.thirds(rows)[:, 0, :, 0].int().tolist()
+def test_the_three_parts_are_equal_cover_the_picture_and_share_one_line_at_most(height):
+    lines = torch.arange(float(height)).view(1, 1, height, 1)
+    upper, middle, lower = peca.three_parts(lines)[:, 0, :, 0].int().tolist()
     assert upper[0] == 0 and lower[-1] == height - 1
     assert set(upper) | set(middle) | set(lower) == set(range(height))
     assert len(upper) == len(middle) == len(lower) == math.ceil(height / 3)
     assert max(len(set(upper) & set(middle)), len(set(middle) & set(lower))) <= (1 if height % 3 else 0)
 
 
-def test_the_papers_size_is_cut_into_96_rows_each_row_by_row():
+def test_the_papers_size_is_cut_into_96_lines_each_in_the_order_of_the_pictures():
     images = torch.arange(2 * 288).view(2, 1, 288, 1)
-    strips = peca.thirds(images)
-    assert strips.shape == (6, 1, 96, 1)
-    assert torch.equal(strips[4], images[0, :, 192:])
+    parts = peca.three_parts(images)
+    assert parts.shape == (6, 1, 96, 1)
+    assert torch.equal(parts[4], images[0, :, 192:])
 
 
 def test_projections_share_nothing_and_are_told_apart_by_order():
@@ -107,18 +110,17 @@ def test_the_local_pass_leaves_running_statistics_bit_for_bit_and_modes_as_they_
 
 def test_a_step_moves_the_running_statistics_as_without_gsl():
     batch = a_batch()
-    one, other = network(ical=None), network(ical=None)
-    # The same encoder without the local branch.
-    other.gsl = None
+    # The same start values, with and without the local branch.
+    one, other = network(ical=None), network(ical=None, gsl=None)
     one.objective(batch)
     other.objective(batch)
     with_gsl, without = statistics_of(one), statistics_of(other)
-    encoder = [key for key in without if not key.startswith("projections")]
-    assert encoder and all(torch.equal(with_gsl[key], without[key]) for key in encoder)
+    encoder = [key for key in with_gsl if not key.startswith("projections")]
+    assert encoder == list(without) and all(torch.equal(with_gsl[key], without[key]) for key in encoder)
 
 
 @pytest.mark.parametrize(("statistics", "moves"), [("batch_stats_no_update", False), ("eval", False), ("train", True)])
-def test_what_normalises_the_thirds_is_a_choice(statistics, moves):
+def test_what_normalises_the_parts_is_a_choice(statistics, moves):
     net, batch = network(gsl=peca.GSL(statistics=statistics)), a_batch()
     before = statistics_of(net)
     found = net.local_features(batch.images, batch.modality)
@@ -127,8 +129,8 @@ def test_what_normalises_the_thirds_is_a_choice(statistics, moves):
     net.load_state_dict({**net.state_dict(), **before})
     if statistics == "eval":
         net.eval()
-    strips = peca.thirds(batch.images)
-    plain = net.features(strips, batch.modality.repeat(3))["bn"]
+    parts = peca.three_parts(batch.images)
+    plain = net.features(parts, batch.modality.repeat(3))["bn"]
     torch.testing.assert_close(found, torch.cat((plain[:12], plain[12:24], plain[24:]), 1))
 
 
@@ -143,15 +145,15 @@ def test_the_local_branch_adds_no_gradient():
     twin.similarity = peca.similarity_loss(twin.projections(features), constants)
     twin.similarity.backward()
     weights = [key for key, value in net.named_parameters() if value.grad is not None]
-    assert "stages.layer1.0.conv1.weight" in weights
+    assert "encoder.stages.layer1.0.conv1.weight" in weights
     for key in weights:
         assert torch.equal(net.get_parameter(key).grad, twin.get_parameter(key).grad), key
 
 
-def test_stretched_thirds_have_the_pictures_size():
+def test_stretched_parts_have_the_pictures_size():
     net, batch = network(gsl=peca.GSL(part_resize="full", input="pool")), a_batch()
     seen = []
-    net.stages.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    net.encoder.stages.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     assert net.local_features(batch.images, batch.modality).shape == (12, 3 * 256)
     assert seen == [(36, 32, 12, 6)]
 
@@ -161,7 +163,7 @@ def test_stretched_thirds_have_the_pictures_size():
 
 def test_every_generated_picture_is_one_of_its_parents_six():
     identity = torch.tensor([0, 0, 0, 1, 1, 1, 2, 3, 3])
-    modality = torch.tensor([V, R, R, R, V, V, V, R, R])  # identity 2 has no infrared row, identity 3 no visible one
+    modality = torch.tensor([V, R, R, R, V, V, V, R, R])  # identity 2 has no infrared sample, identity 3 no visible one
     images = torch.rand(9, 3, 4, 2)
     generator = torch.Generator().manual_seed(1)
     made, visible, infrared = peca.aggregate_channels(images, identity, modality, generator=generator)
@@ -173,19 +175,20 @@ def test_every_generated_picture_is_one_of_its_parents_six():
 
 
 def test_patterns_and_partners_are_drawn_uniformly():
-    rows, partners = 3000, 4
-    identity = torch.zeros(rows + partners, dtype=torch.int64)
-    modality = torch.tensor([V] * rows + [R] * partners)
-    images = torch.arange(3.0).view(1, 3, 1, 1).repeat(rows + partners, 1, 1, 1)
-    images[rows:] += 10
+    count, partners = 3000, 4
+    identity = torch.zeros(count + partners, dtype=torch.int64)
+    modality = torch.tensor([V] * count + [R] * partners)
+    images = torch.arange(3.0).view(1, 3, 1, 1).repeat(count + partners, 1, 1, 1)
+    images[count:] += 10
     made, _, infrared = peca.aggregate_channels(images, identity, modality, generator=torch.Generator().manual_seed(0))
     kinds = (made[:, :, 0, 0] < 10).int().unique(dim=0, return_counts=True)
     assert sorted(map(tuple, kinds[0].tolist())) == sorted(peca.KEPT)
-    assert (kinds[1] - rows / 6).abs().max() < 5 * math.sqrt(rows * 5 / 36)
-    assert (infrared.bincount(minlength=rows + partners)[rows:] - rows / 4).abs().max() < 5 * math.sqrt(rows * 3 / 16)
+    assert (kinds[1] - count / 6).abs().max() < 5 * math.sqrt(count * 5 / 36)
+    drawn = infrared.bincount(minlength=count + partners)[count:]
+    assert (drawn - count / 4).abs().max() < 5 * math.sqrt(count * 3 / 16)
 
 
-def test_the_same_generator_draws_the_same_rows_and_bytes_stay_bytes():
+def test_the_same_generator_draws_the_same_samples_and_bytes_stay_bytes():
     batch = a_batch()
     images = (batch.images.clamp(0, 1) * 255).to(torch.uint8)
     once, again = (
@@ -203,15 +206,15 @@ def test_no_partner_no_picture():
         assert made.shape == (0, 3, 2, 2) and len(visible) == len(infrared) == 0
 
 
-def test_auxiliary_rows_stand_behind_and_serve_another_recipe():
+def test_auxiliary_samples_stand_behind_and_serve_another_recipe():
     batch = a_batch()
-    grown, visible, infrared = peca.with_auxiliary_rows(batch)
+    grown, visible, infrared = peca.with_auxiliary_samples(batch)
     assert torch.equal(grown.images[:12], batch.images) and grown.modality[12:].tolist() == [A] * 6
     assert torch.equal(grown.identity[12:], batch.identity[visible])
     assert torch.equal(grown.identity[12:], batch.identity[infrared])
-    as_visible, *_ = peca.with_auxiliary_rows(batch, modality=Modality.VISIBLE)
+    as_visible, *_ = peca.with_auxiliary_samples(batch, modality=Modality.VISIBLE)
     torch.manual_seed(0)
-    other = agw.build(replace(agw.PAPER, trunk="tiny"), 5).train()
+    other = agw.build(with_fields(agw.PAPER, {"trunk": "tiny"}), 5).train()
     terms = other.objective(as_visible)
     assert all(torch.isfinite(term) for term in terms.values())
 
@@ -243,7 +246,7 @@ def test_as_printed_the_mixing_loss_pushes_near_pairs_apart_and_the_hinge_does_n
 def test_a_margin_of_0_7_is_a_cosine_of_0_755():
     angle = math.acos(0.755)
     f, g = torch.tensor([[1.0, 0.0]]), torch.tensor([[math.cos(angle), math.sin(angle)]])
-    assert peca._distance(f, g).item() == pytest.approx(0.7, abs=1e-6)
+    assert paired(f, g).item() == pytest.approx(0.7, abs=1e-6)
 
 
 # --- instance and modality contrast -----------------------------------------------------------------------------------
@@ -252,16 +255,22 @@ def test_a_margin_of_0_7_is_a_cosine_of_0_755():
 @pytest.mark.parametrize("modality", [[V, V, V, R, R], [V, R, A, A, A], [R] * 5])
 def test_identity_loss_against_the_loop(modality):
     logits, identity = doubles(5, 4).requires_grad_(), torch.tensor([0, 3, 3, 1, 2])
-    found = peca.identity_loss(logits, identity, torch.tensor(modality))
+    found = peca.identity_loss(logits, identity, torch.tensor(modality), scale="sum_of_means")
     expected = oracle.cross_entropy_by_modality(logits.detach(), identity.tolist(), modality)
     assert found.item() == pytest.approx(expected, rel=1e-12)
-    assert torch.autograd.gradcheck(lambda x: peca.identity_loss(x, identity, torch.tensor(modality)), logits)
+    assert torch.autograd.gradcheck(
+        lambda x: peca.identity_loss(x, identity, torch.tensor(modality), scale="sum_of_means"), logits
+    )
 
 
 def test_identity_loss_by_hand_is_twice_the_batch_mean_for_equal_modalities():
     logits, identity, modality = torch.zeros(4, 5), torch.tensor([0, 1, 2, 3]), torch.tensor([V, R, R, V])
-    assert peca.identity_loss(logits, identity, modality).item() == pytest.approx(2 * math.log(5))
-    assert peca.identity_loss(logits, identity, modality, scale="batch_mean").item() == pytest.approx(math.log(5))
+    found = {
+        scale: peca.identity_loss(logits, identity, modality, scale=scale).item()
+        for scale in ("sum_of_means", "batch_mean")
+    }
+    assert found["sum_of_means"] == pytest.approx(2 * math.log(5))
+    assert found["batch_mean"] == pytest.approx(math.log(5))
 
 
 IDENTITY = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3, 0])
@@ -295,7 +304,7 @@ def test_instance_contrast_by_hand():
 
 
 def test_collapsed_features_give_the_logarithm_of_what_is_compared():
-    """8 × (4 + 4) rows in one point: one positive and 50 of the 56 negatives."""
+    """8 × (4 + 4) samples in one point: one positive and 50 of the 56 negatives."""
     identity = torch.arange(8).repeat_interleave(8)
     assert peca.instance_contrast(torch.ones(64, 3), identity).item() == pytest.approx(math.log(51), rel=1e-6)
 
@@ -331,7 +340,7 @@ def test_four_visits_weigh_as_the_moving_average_says():
 @pytest.mark.parametrize("order", ["sequential", "batch_mean"])
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_updates_against_row_after_row(normalise, order, data):
+def test_updates_against_sample_after_sample(normalise, order, data):
     cells = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=12))
     identity, modality = (list(column) for column in zip(*cells, strict=True))
     f, memory = doubles(len(cells), 6, seed=7), a_memory(normalise, order)
@@ -340,7 +349,7 @@ def test_updates_against_row_after_row(normalise, order, data):
     torch.testing.assert_close(memory.centroids, expected, **EXACT)
 
 
-def test_no_rows_change_nothing():
+def test_no_samples_change_nothing():
     memory, nothing = a_memory(), torch.zeros(0, dtype=torch.int64)
     before = memory.centroids.clone()
     memory.update(doubles(0, 6), nothing, nothing)
@@ -354,8 +363,8 @@ def test_the_start_is_the_mean_of_each_identity_and_modality():
     memory.start((f[piece], identity[piece], modality[piece]) for piece in pieces)
     for y in range(4):
         for m in range(2):
-            rows = [oracle.unit(f[i]) for i in range(9) if identity[i] == y and modality[i] == m]
-            expected = oracle.unit(torch.stack(rows).mean(0)) if rows else torch.zeros(6, dtype=torch.float64)
+            seen = [oracle.unit(f[i]) for i in range(9) if identity[i] == y and modality[i] == m]
+            expected = oracle.unit(torch.stack(seen).mean(0)) if seen else torch.zeros(6, dtype=torch.float64)
             torch.testing.assert_close(memory.centroids[y, m], expected, **EXACT)
 
 
@@ -420,35 +429,35 @@ def test_the_objective_is_the_papers_sum_from_the_features():
     torch.testing.assert_close(net.memory.centroids.double(), after, rtol=1e-4, atol=1e-5)
 
 
-def test_the_mixing_term_measures_each_generated_row_against_its_two_parents():
+def test_the_mixing_term_measures_each_auxiliary_sample_against_its_two_parents():
     net, batch = network(exchange=None, erasing=None, gsl=None, instance=None, modality=None), a_batch()
     twin = copy.deepcopy(net)
     term = net.objective(batch)["mixing"].item()
-    grown, visible, infrared = peca.with_auxiliary_rows(batch)
+    grown, visible, infrared = peca.with_auxiliary_samples(batch)
     with torch.no_grad():
         f = functional.normalize(twin.features(grown.images, grown.modality)["bn"].double())
-    pairs = [[float((f[i] - f[12 + g]).norm()) for g, i in enumerate(rows)] for rows in (visible, infrared)]
+    pairs = [[float((f[i] - f[12 + g]).norm()) for g, i in enumerate(parents)] for parents in (visible, infrared)]
     expected = sum(oracle.mixing(distances, margin=0.7, form="hinge") for distances in pairs)
     assert term == pytest.approx(expected, rel=1e-4)
 
 
-def test_auxiliary_rows_are_made_before_colours_change_or_after():
+def test_auxiliary_samples_are_made_before_colours_change_or_after():
     batch = a_batch()
     seen = {}
     for source in ("before_colour_aug", "after_colour_aug"):
-        config = replace(peca.PAPER, trunk="tiny", weights="none", ical=peca.ICAL(source=source))  # type: ignore[arg-type]
-        rows, visible, infrared = peca.build(config, 5)._rows(batch)
+        config = replace(SMALL, ical=peca.ICAL(source=source))  # type: ignore[arg-type]
+        samples, visible, infrared = peca.build(config, 5)._samples(batch)
         pipeline = config.augmentation()
-        seen[source] = (len(pipeline.visible), not torch.equal(rows.images[:12], batch.images))
-        for picture, v, r in zip(rows.images[12:], visible, infrared, strict=True):
+        seen[source] = (len(pipeline.visible), not torch.equal(samples.images[:12], batch.images))
+        for picture, v, r in zip(samples.images[12:], visible, infrared, strict=True):
             patterns = oracle.channel_patterns(batch.images[v], batch.images[r])
             assert any(torch.equal(picture, pattern) for pattern in patterns)
-        assert torch.equal(rows.images[:12][batch.modality == R], batch.images[batch.modality == R])
+        assert torch.equal(samples.images[:12][batch.modality == R], batch.images[batch.modality == R])
     assert seen == {"before_colour_aug": (0, True), "after_colour_aug": (2, False)}
 
 
 @pytest.mark.parametrize("field", ["in_ce", "in_ins", "in_mod"])
-def test_auxiliary_rows_may_take_part_in_the_other_terms(field):
+def test_auxiliary_samples_may_take_part_in_the_other_terms(field):
     net, batch = network(ical=peca.ICAL(**{field: True})), a_batch()
     plain = network()
     for each in (net, plain):
@@ -463,9 +472,58 @@ def test_auxiliary_rows_may_take_part_in_the_other_terms(field):
 
 def test_a_part_that_is_off_is_not_built():
     bare = network(gsl=None, ical=None, instance=None, modality=None, non_local=None)
-    assert bare.memory is None and bare.projections is None and list(bare.stems.copies) == ["visible", "infrared"]
+    assert bare.memory is None and bare.projections is None
+    assert list(bare.encoder.stems.copies) == ["visible", "infrared"]
     assert list(bare.objective(a_batch())) == ["identity"]
-    assert list(network().stems.copies) == ["visible", "infrared", "auxiliary"]
+    assert list(network().encoder.stems.copies) == ["visible", "infrared", "auxiliary"]
+
+
+def trained_on(assignment: str) -> dict[str, float]:
+    """The terms of two steps of a network with these settings, and the sum of each of two features after them."""
+    torch.manual_seed(0)
+    net = peca.build(with_fields(SMALL, assignment.split()), 5)
+    net.eval().before_training([a_batch(seed=9)])
+    net.train()
+    steps = [net.objective(a_batch(seed=seed)) for seed in (0, 1)]
+    found = {f"{name} {step}": term.item() for step, terms in enumerate(steps) for name, term in terms.items()}
+    sums = net.eval().embed(a_batch().images[:4], torch.tensor([V, V, R, R])).sum(1).tolist()
+    return found | {"visible feature": sums[0], "infrared feature": sums[2]}
+
+
+@pytest.mark.parametrize(
+    ("assignments", "term"),
+    [
+        ("gsl.hidden=64 gsl.input=pool gsl.statistics=eval gsl.part_resize=full", "similarity 0"),
+        ("ical.margin=0.2 ical.mix=hinge_sq", "mixing 0"),
+        ("instance.temperature=0.5 instance.negatives=2 instance.positives=cross_modality", "instance 0"),
+        ("modality.temperature=0.5 modality.weight=0.25 modality.start=first_seen", "modality 0"),
+        ("modality.rate=0.5 modality.order=batch_mean modality.normalise=never", "modality 1"),
+        ("ce_scale=batch_mean", "identity 0"),
+        ("metric_features=pool", "instance 0"),
+        ("gem_power=2.0 exchange=null erasing=null", "visible feature"),
+        ("erase_infrared=true", "infrared feature"),
+    ],
+)
+def test_every_setting_reaches_what_is_trained(assignments, term):
+    plain = trained_on("")
+    for assignment in assignments.split():
+        assert trained_on(assignment)[term] != plain[term], assignment
+
+
+def test_settings_of_the_triplet_and_of_the_memory_reach_them():
+    m1 = "ical=null gsl=null modality=null instance=Triplet"
+    hard = f"{m1} instance.kind=batch_hard"
+    found = [trained_on(each)["triplet 0"] for each in (m1, hard, f"{hard} instance.margin=0.6")]
+    assert len(set(found)) == 3
+    with pytest.raises(BadInput, match="sequential, batch_mean"):
+        peca.CentroidMemory(2, 2, 4, order="random")  # type: ignore[arg-type]
+
+
+def test_an_argument_without_a_default_cannot_be_forgotten():
+    with pytest.raises(TypeError, match="hidden"):
+        peca.LocalProjections(4)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="scale"):
+        peca.identity_loss(torch.zeros(2, 2), torch.arange(2), torch.arange(2))  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("kind", ["weighted", "batch_hard"])
@@ -531,17 +589,17 @@ def test_two_processes_keep_one_memory(tmp_path):
     """Each gets other identities; after two steps both hold the same centroids, those of all identities."""
     code = f"""
 import sys, time, torch
-from dataclasses import replace
 from pathlib import Path
 import torch.distributed as distributed
 from vireid.data.batch import Batch
 from vireid.recipes import peca
+from vireid.training.configuration import with_fields
 
 rank = int(sys.argv[1])
 distributed.init_process_group("gloo", init_method="file://{tmp_path}/meet", rank=rank, world_size=2)
 torch.manual_seed(0)
 torch.set_num_threads(1)
-network = peca.build(replace(peca.PAPER, trunk="tiny", gsl=None), 4).train()
+network = peca.build(with_fields(peca.PAPER, ["trunk=tiny", "gsl=null"]), 4).train()
 identity = torch.arange(2).repeat_interleave(4) + 2 * rank
 modality = torch.tensor([0, 0, 1, 1] * 2)
 images = torch.randn(8, 3, 48, 24, generator=torch.Generator().manual_seed(rank))
@@ -550,6 +608,7 @@ for seed in range(2):
 torch.save(network.memory.centroids, "{tmp_path}/" + str(rank))
 while not Path("{tmp_path}", str(1 - rank)).exists():
     time.sleep(0.02)  # who leaves first closes the connection on which the other may still be receiving
+distributed.destroy_process_group()
 """
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(rank)], stderr=subprocess.PIPE, text=True)

@@ -1,19 +1,24 @@
-"""Every recipe × every row, found by themselves: a new recipe or row is tested here the day it is added."""
+"""Tests of every recipe and every row. They find recipes and rows themselves, so a new one needs no new test here."""
 
 from __future__ import annotations
 
+import inspect
 import io
-from dataclasses import fields, replace
+import re
+from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 import torch
 
 from vireid.data.batch import Batch
 from vireid.data.modality import Modality
+from vireid.data.settings import hints
 from vireid.data.size import Size
 from vireid.recipes import Row, build, find_row, recipe, recipes
-from vireid.training.configuration import from_json, to_json
+from vireid.training.configuration import describe, from_json, to_json, with_fields
 from vireid.training.loop import seed_everything
+from vireid.training.settings import Training
 
 SIZE = Size(64, 32)
 IDENTITIES = 5
@@ -21,18 +26,19 @@ COMMON = (
     "seed", "epochs", "trunk", "size", "identities_per_batch", "visible_per_identity", "infrared_per_identity",
     "precision", "weights", "epoch_length", "optimiser", "schedule", "gradient_clip",
 )  # fmt: skip
+SMALL = {"trunk": "tiny", "weights": "none", "size": SIZE, "precision": "off"}
 
 
 def small(name: str, row: str | None):
     _, _, found = find_row(name if row is None else f"{name}:{row}")
-    return replace(found.config, trunk="tiny", weights="none", size=SIZE, precision="off")
+    return with_fields(found.config, SMALL)
 
 
 EVERY_ROW = [(name, row) for name in recipes() for row in (None, *recipe(name).ROWS)]
 
 
 def _distinct() -> list[tuple[str, str | None]]:
-    """Every configuration once: rows of two tables, or of one that differ in a setting of training alone, share it."""
+    """Every configuration once. Rows that differ only in epochs or schedule count as one."""
     seen: dict[tuple[str, str], tuple[str, str | None]] = {}
     for name, row in EVERY_ROW:
         config = to_json(small(name, row))
@@ -45,8 +51,8 @@ def network(name: str, row: str | None):
     return build(name, small(name, row), IDENTITIES, pretrained=True)
 
 
-def rows_of_a_batch(seed: int = 0) -> Batch:
-    """3 identities × 4 visible and 4 infrared rows: enough for every top-K and for batch statistics."""
+def a_batch(seed: int = 0) -> Batch:
+    """3 identities × 4 visible and 4 infrared samples: enough for every top-K and for batch statistics."""
     generator = torch.Generator().manual_seed(seed)
     identity = torch.arange(3).repeat_interleave(8)
     modality = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]).repeat(3)
@@ -55,13 +61,13 @@ def rows_of_a_batch(seed: int = 0) -> Batch:
 
 
 def prepared(name: str, row: str | None):
-    """A network as it stands before its first step, memories included."""
+    """A network before its first step, with its memory filled."""
     net = network(name, row)
     if hasattr(net, "before_training"):
         net.eval()
         with torch.no_grad():
-            everybody = rows_of_a_batch(7)
-            net.before_training([replace(everybody, identity=everybody.identity + shift) for shift in (0, 2)])
+            batch = a_batch(7)
+            net.before_training([replace(batch, identity=batch.identity + shift) for shift in (0, 2)])
     return net.train()
 
 
@@ -71,17 +77,34 @@ DISTINCT = _distinct()
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_has_the_common_fields_and_explains_every_field(name):
     config = recipe(name).PAPER
-    names = {f.name for f in fields(config)}
-    assert set(COMMON) <= names
-    explained = type(config).__doc__ or ""
-    unexplained = [field for field in names if f"        {field}:" not in explained]
-    assert not unexplained, f"say where these values come from: {unexplained}"
+    assert isinstance(config.training, Training)
+    assert set(hints(Training)) == set(COMMON)
+    described = describe(config)  # raises where a note is missing or does not begin with a source
+    assert {field.path for field in described} >= set(COMMON)
+    unexplained = [field.path for field in described if not field.meaning]
+    assert not unexplained, f"say what these fields do: {unexplained}"
+
+
+def explained_in_the_note_of_training(kind: type) -> set[str]:
+    """The fields of `Training` that the note of a recipe's own `training` names, such as `epochs, size: paper: …`."""
+    text = inspect.cleandoc(kind.__pydantic_fields__["training"].description or "")
+    return {name for names in re.findall(r"^(\S[^:]*):", text, re.MULTILINE) for name in re.split(r",\s*", names)}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_the_note_of_training_names_every_field_that_the_recipe_sets(name):
+    config = recipe(name).PAPER
+    defaults = {f: getattr(Training, f) for f in hints(Training) if hasattr(Training, f)}
+    own = {f for f in hints(Training) if f not in defaults or getattr(config.training, f) != defaults[f]}
+    named = explained_in_the_note_of_training(type(config))
+    assert own <= named, f"say where these values come from: {sorted(own - named)}"
+    assert named <= set(COMMON), f"no such fields: {sorted(named - set(COMMON))}"
 
 
 @pytest.mark.parametrize(("name", "row"), DISTINCT)
 def test_one_step_is_finite_and_every_trainable_parameter_gets_a_gradient(name, row):
     net = prepared(name, row)
-    terms = net.objective(rows_of_a_batch())
+    terms = net.objective(a_batch())
     assert terms and all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
     sum(terms.values()).backward()
     without = [key for key, value in net.named_parameters() if value.requires_grad and value.grad is None]
@@ -93,7 +116,7 @@ def test_one_step_is_finite_and_every_trainable_parameter_gets_a_gradient(name, 
 @pytest.mark.parametrize(("name", "row"), DISTINCT)
 def test_embedding_is_deterministic_of_length_one_and_uses_the_modality(name, row):
     net = prepared(name, row).eval()
-    images = rows_of_a_batch(1).images[:6]
+    images = a_batch(1).images[:6]
     modality = torch.tensor([0, 1, 0, 1, 1, 0])
     with torch.no_grad():
         once, again = net.embed(images, modality), net.embed(images, modality)
@@ -109,13 +132,13 @@ def test_embedding_is_deterministic_of_length_one_and_uses_the_modality(name, ro
 
 
 @pytest.mark.parametrize(("name", "row"), DISTINCT)
-def test_row_order_does_not_change_the_terms(name, row):
-    """In evaluation mode, where what a recipe draws at random is held back as far as it goes: the terms that are
-    arithmetic on rows must not see where a row stands. Recipes that draw partners say so by `draws_rows`."""
+def test_the_order_of_samples_does_not_change_the_terms(name, row):
+    """The terms must not depend on the position of a sample in the batch, unless the recipe draws partners at random,
+    as it says by `draws_rows`."""
     net = prepared(name, row)
     if getattr(net, "draws_rows", False):
         pytest.skip("this row draws partners from the batch; its own tests hand the draws in")
-    batch = rows_of_a_batch()
+    batch = a_batch()
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(3))
     moved = Batch(batch.images[order], batch.identity[order], batch.modality[order], batch.camera[order], batch.seed)
     state = {key: value.clone() for key, value in net.state_dict().items()}
@@ -129,13 +152,13 @@ def test_row_order_does_not_change_the_terms(name, row):
 @pytest.mark.parametrize(("name", "row"), DISTINCT)
 def test_saved_and_loaded_it_embeds_the_same(name, row):
     net = prepared(name, row)
-    sum(net.objective(rows_of_a_batch()).values()).backward()
+    sum(net.objective(a_batch()).values()).backward()
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     file.seek(0)
     other = build(name, small(name, row), IDENTITIES, pretrained=False)
     other.load_state_dict(torch.load(file, weights_only=True))
-    images, modality = rows_of_a_batch(2).images[:4], torch.tensor([0, 1, 1, 0])
+    images, modality = a_batch(2).images[:4], torch.tensor([0, 1, 1, 0])
     with torch.no_grad():
         assert torch.equal(net.eval().embed(images, modality), other.eval().embed(images, modality))
 
@@ -146,18 +169,32 @@ def test_a_configuration_survives_json(name, row):
     assert from_json(type(config), to_json(config)) == config
 
 
+def decimals(row: Row) -> int:
+    """How many decimals the paper prints in this row. A last 0 is not seen, so the row's longest number counts."""
+    return max((len(repr(value).partition(".")[2]) for value in row.published.values() if value is not None), default=0)
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_rows_with_equal_configurations_carry_equal_published_numbers(name):
-    """Free proof-reading: a row printed in two tables of one paper has to carry the same digits."""
-    seen: dict[tuple[str, str | None, str], dict] = {}
+    """A check of our copies: a row that one paper prints in two tables has the same digits in both. If one table
+    prints fewer decimals, its numbers are the rounded ones of the other."""
+    seen: dict[tuple[str, str | None, str], tuple[str, Row]] = {}
     for row_name, row in recipe(name).ROWS.items():
         assert isinstance(row, Row)
         for metric, value in row.published.items():
             key = (str(to_json(row.config)), row.on, metric)
             if value is None:
                 continue
-            first_name, first = seen.setdefault(key, (row_name, value))
-            assert value == first, f"{row_name} and {first_name} are one configuration, but differ in {metric}"
+            first_name, first = seen.setdefault(key, (row_name, row))
+            digits = min(decimals(row), decimals(first))
+            assert rounded(value, digits) == rounded(first.published[metric], digits), (
+                f"{row_name} and {first_name} are one configuration, but differ in {metric}"
+            )
+
+
+def rounded(value: float | None, digits: int) -> Decimal:
+    """Halves are rounded up, as on paper: 64.75 to 64.8."""
+    return Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -171,7 +208,7 @@ def test_rows_name_known_protocols(name):
 
 def test_the_two_modalities_go_through_different_stems():
     net = network("agw", None).eval()
-    images = rows_of_a_batch().images[:2]
+    images = a_batch().images[:2]
     with torch.no_grad():
         visible = net.embed(images, torch.tensor([int(Modality.VISIBLE)] * 2))
         infrared = net.embed(images, torch.tensor([int(Modality.INFRARED)] * 2))

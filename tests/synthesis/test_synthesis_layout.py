@@ -1,4 +1,4 @@
-"""The three layouts: right trees, right counts, the same bytes."""
+"""The three layouts: correct folders and counts, and the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_regdb_tree(tmp_path):
     root = tmp_path / "w"
     write_world(root, World(7), layout="regdb", size=TINY, pictures=3, workers=1)
     splits = []
-    for trial in range(1, 11):
+    for fold in range(1, 11):
         seen = {}
         for split, people in (("train", 4), ("test", 3)):
             found = {}
             for word in ("visible", "thermal"):
-                lines = [line.split() for line in (root / f"idx/{split}_{word}_{trial}.txt").read_text().splitlines()]
+                lines = [line.split() for line in (root / f"idx/{split}_{word}_{fold}.txt").read_text().splitlines()]
                 assert all((root / path).is_file() for path, _ in lines)
                 assert Counter(int(label) for _, label in lines) == dict.fromkeys(range(people), 3)
                 found[word] = {int(path.split("/")[1]): int(label) for path, label in lines}
@@ -121,7 +121,7 @@ def test_sysu_published_counts():
         assert (len(own), sum(own), min(own)) == counts
     ids = numbers(chosen.texts["exp/test_id.txt"])
     assert len(ids) == 96 and ids[0] >= 6 and ids[-1] <= 333
-    # The filter of the protocol: a camera-3 query may not meet camera 2.
+    # The exclusion of the protocol: camera 2 is excluded for queries of camera 3.
     indoor = sum(
         count for (number, camera), count in test.items()
         if (camera == 3 and (number, 1) in test) or (camera == 6 and ((number, 1) in test or (number, 2) in test))
@@ -147,7 +147,7 @@ def test_llcm_published_counts():
     assert len(people) == 351 and people == {number for number, _ in infrared}
     assert {camera for _, camera in visible} == set(range(1, 10))
     assert {camera for _, camera in infrared} == set(range(1, 10)) - {3}
-    # "Same identity and same camera" touches 102 visible and 75 infrared queries; 10 visible ones lose every match.
+    # "Same identity and same camera" affects 102 visible and 75 infrared queries; 10 visible ones have no match.
     shared = visible.keys() & infrared.keys()
     assert (sum(visible[cell] for cell in shared), sum(infrared[cell] for cell in shared)) == (102, 75)
     alone = [cell for cell in shared if sum(number == cell[0] for number, _ in infrared) == 1]

@@ -1,4 +1,4 @@
-"""The ray caster against its slow twin, and against one ray worked by hand."""
+"""The ray caster compared with the slow reference, and with rays worked by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oracles import synthesis as oracle
 
 
 def scenes(monkeypatch, count: int, **factors) -> list[tuple[tuple, np.ndarray]]:
-    """What `render_person` handed to the ray caster and got back."""
+    """The arguments and results of the ray caster in `render_person`."""
     kept = []
 
     def recording(*given_):
@@ -36,7 +36,7 @@ def test_fast_and_slow_pictures_agree(monkeypatch, difficulty):
     for tables, fast in scenes(monkeypatch, 8, difficulty=difficulty):
         slow = oracle.render(*tables)
         different = np.abs(slow - fast).max(axis=-1) > 1e-4
-        assert different.mean() < 0.004  # a pattern's edge may fall either side of a ray by rounding
+        assert different.mean() < 0.004  # by rounding, a ray may be on the other side of a pattern's edge
         assert 0.01 < fast.mean() < 10
 
 
@@ -60,7 +60,7 @@ def test_the_point_met_lies_on_the_swept_balls(origin, aim, length, start, end):
     o = np.array(origin)
     d = np.array([aim[0], aim[1], 0.0]) - o
     t = render._meet(*o, *d, length, start, end)
-    share = np.linspace(0, 1, 601)  # the solid is every ball between the two, so its depth is that of the deepest
+    share = np.linspace(0, 1, 601)  # the solid is the union of all balls between the two
 
     def depth(at: float) -> float:
         point = o + at * d
@@ -76,11 +76,11 @@ def test_the_point_met_lies_on_the_swept_balls(origin, aim, length, start, end):
 
 def test_a_hem_cuts_and_a_nearer_part_hides():
     parts = np.zeros((2, render.PART))
-    for row, (depth, high) in enumerate([(0.0, 1e6), (1.0, 0.0)]):
-        parts[row, render.MAP : render.MAP + 9] = parts[row, render.FRAME : render.FRAME + 9] = np.eye(3).ravel()
-        parts[row, render.ORIGIN + 2] = parts[row, render.FRAME_ORIGIN + 2] = depth
-        parts[row, [render.START, render.END]] = 0.8
-        parts[row, [render.LOW, render.HIGH, render.FACE_Z, render.FACE_Y]] = -1e6, high, 1e6, -1e6
+    for index, (depth, high) in enumerate([(0.0, 1e6), (1.0, 0.0)]):
+        parts[index, render.MAP : render.MAP + 9] = parts[index, render.FRAME : render.FRAME + 9] = np.eye(3).ravel()
+        parts[index, render.ORIGIN + 2] = parts[index, render.FRAME_ORIGIN + 2] = depth
+        parts[index, [render.START, render.END]] = 0.8
+        parts[index, [render.LOW, render.HIGH, render.FACE_Z, render.FACE_Y]] = -1e6, high, 1e6, -1e6
     setting = np.zeros(render.SETTING)
     setting[render.CAMERA : render.WINDOW] = 0, 0, 5, 0, 0, -1, 1, 0, 0, 0, 1, 0
     setting[render.WINDOW : render.KEY] = -0.1, -0.1, 0.2, 0.2

@@ -1,4 +1,4 @@
-"""What makes the generated world worth training on: the shortcut is there, the information is there, no leak is."""
+"""The generated world: it has the colour shortcut and the information to be learnt, and it leaks no identity."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WORLD = World(PEOPLE, seed=1)
 
 @pytest.fixture(scope="module")
 def shots() -> dict[str, np.ndarray]:
-    """Everybody four times at two visible cameras and three times at two infrared ones."""
-    rows = [
+    """Each person four times at two visible cameras and three times at two infrared ones."""
+    taken = [
         (identity, camera, int(modality), render_person(
             WORLD, identity, camera=camera, modality=modality, moment=moment, size=SIZE))
         for identity in range(PEOPLE)
@@ -30,14 +30,14 @@ def shots() -> dict[str, np.ndarray]:
         for camera in cameras
         for moment in range(moments)
     ]  # fmt: skip
-    identity, camera, modality, pixels = zip(*rows, strict=True)
+    identity, camera, modality, pixels = zip(*taken, strict=True)
     sizes = [len(encoded(picture, "x.jpg", Modality(kind))) for picture, kind in zip(pixels, modality, strict=True)]
     columns = {"identity": identity, "camera": camera, "modality": modality, "pixels": pixels, "bytes": sizes}
     return {name: np.array(values) for name, values in columns.items()}
 
 
 def rank1(features: np.ndarray, identity: np.ndarray, query: np.ndarray, gallery: np.ndarray) -> float:
-    """Share of queries whose nearest gallery row, other than themselves, is the same person."""
+    """Share of queries with the same person in the nearest gallery picture, other than the query itself."""
     one, two = features[query], features[gallery]
     near = (one**2).sum(axis=1)[:, None] + (two**2).sum(axis=1)[None] - 2 * one @ two.T
     near[np.flatnonzero(query)[:, None] == np.flatnonzero(gallery)[None]] = np.inf
@@ -45,7 +45,7 @@ def rank1(features: np.ndarray, identity: np.ndarray, query: np.ndarray, gallery
 
 
 def mean_colours(pixels: np.ndarray) -> np.ndarray:
-    """Log mean colour of the upper and the lower body, N×6: what a lazy network would learn first."""
+    """Log mean colour of the upper and the lower body, N×6: what a network learns first."""
     _, height, width, _ = pixels.shape
     middle = pixels[:, :, int(0.34 * width) : int(0.66 * width)].astype(float)
     bands = [middle[:, int(a * height) : int(b * height)].mean(axis=(1, 2)) for a, b in ((0.2, 0.45), (0.5, 0.72))]
@@ -57,8 +57,8 @@ def hog(picture: np.ndarray, cells: tuple[int, int] = (12, 6), bins: int = 9) ->
     down, across = np.gradient(picture.astype(float).mean(axis=-1))
     direction = np.mod(np.arctan2(down, across), np.pi)
     height, width = direction.shape
-    row, column = np.indices((height, width))
-    place = (row * cells[0] // height, column * cells[1] // width, np.minimum(direction * bins / np.pi, bins - 1))
+    line, column = np.indices((height, width))
+    place = (line * cells[0] // height, column * cells[1] // width, np.minimum(direction * bins / np.pi, bins - 1))
     found = np.zeros((*cells, bins))
     np.add.at(found, tuple(index.astype(int) for index in place), np.hypot(down, across))
     return (found / (np.linalg.norm(found, axis=-1, keepdims=True) + 1e-6)).ravel()
@@ -67,7 +67,7 @@ def hog(picture: np.ndarray, cells: tuple[int, int] = (12, 6), bins: int = 9) ->
 def test_mean_colour_is_a_shortcut_within_visible_and_none_across(shots):
     features, identity = mean_colours(shots["pixels"]), shots["identity"]
     within = [shots["camera"] == camera for camera in (1, 4)]
-    found = np.mean([rank1(features, identity, rows, rows) for rows in within])
+    found = np.mean([rank1(features, identity, own, own) for own in within])
     across = rank1(features, identity, shots["modality"] == 1, shots["modality"] == 0)
     assert found > 0.30  # fifteen times chance, though half the people have look-alikes
     assert across < 0.08  # chance is 0.02
@@ -91,9 +91,9 @@ def test_no_linear_probe_reads_the_identity_from_the_border(shots):
     border = np.concatenate([pixels[:, :, :2], pixels[:, :, -2:]], axis=2).reshape(len(pixels), -1)
     right = []
     for camera in (1, 4):
-        rows = np.flatnonzero(shots["camera"] == camera)
-        learn, test = rows[np.arange(len(rows)) % 4 < 3], rows[3::4]
-        # Ridge regression onto one-hot identities, in its dual form: one probe with a closed solution.
+        own = np.flatnonzero(shots["camera"] == camera)
+        learn, test = own[np.arange(len(own)) % 4 < 3], own[3::4]
+        # Ridge regression to one-hot identities in its dual form: a linear probe with a closed solution.
         mean = border[learn].mean(axis=0)
         kernel = (border[learn] - mean) @ (border[learn] - mean).T
         weights = np.linalg.solve(kernel + 5.0 * np.eye(len(learn)), np.eye(PEOPLE)[identity[learn]])

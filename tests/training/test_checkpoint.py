@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, plain or not read."""
+"""Checkpoints: written whole or not at all, read only if they hold nothing but data, in both formats."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ import pickle
 import random
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.training.facts import DATA, some_facts
+from tests.training.test_distributed import IDENTITIES, all_pictures, batch_of
 from vireid.data.errors import BadInput
+from vireid.model import load
+from vireid.recipes import build, recipe, recipes
 from vireid.training import checkpoint
+from vireid.training.configuration import to_json, with_fields
+from vireid.training.loop import accelerator_for, seed_everything, train
+from vireid.training.run import Run, create, open_run
 
 
 def test_what_is_saved_is_read(tmp_path):
@@ -96,3 +106,82 @@ def test_random_states_come_back_through_a_file(tmp_path):
     assert draws() != first
     checkpoint.set_random_states(checkpoint.load(tmp_path / "last.pt")["random"][0])
     assert draws() == first
+
+
+# --- format 1 ---------------------------------------------------------------------------------------------------------
+
+
+def trained(path: Path, name: str, epochs: int, *, resume: bool = False) -> Run:
+    """A small network of a recipe after some epochs of one step."""
+    small = ("trunk=tiny", "weights=none", "size=64x32", "epochs=2")
+    config = with_fields(recipe(name).PAPER, small)
+    facts = some_facts(recipe=name, config=to_json(config), data=replace(DATA, identities=IDENTITIES))
+    seed_everything(0)
+    network = build(name, config, IDENTITIES, pretrained=True)
+    run = open_run(path) if resume else create(path, facts)
+    train(
+        network,
+        replace(config.training, epochs=epochs),
+        run,
+        lambda epoch, first: [batch_of(epoch, torch.float32)],
+        steps=1,
+        accelerator=accelerator_for("off"),
+        pictures=lambda: all_pictures(torch.float32),
+        resume=resume,
+    )
+    return run
+
+
+def in_format_1(file: Path, name: str) -> dict[str, Any]:
+    """Rewrite a checkpoint as the first version wrote it. Returns the weights under their new names."""
+    state = torch.load(file, weights_only=True)
+    new = state["model"]
+    state["format"] = "vireid-checkpoint-1"
+    state["model"] = {key.removeprefix("encoder."): value for key, value in new.items()}
+    if name == "wrim_net":
+        state["model"]["anchors_skipped"] = torch.tensor(0)
+    for group in state["optimiser"]["param_groups"]:
+        group["name"] = {"trunk": "backbone"}.get(group["name"], group["name"])
+    torch.save(state, file)
+    return new
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_checkpoint_of_format_1_loads_and_resumes_to_the_last_bit(tmp_path, name):
+    straight = trained(tmp_path / "straight", name, 2)
+    run = trained(tmp_path / "resumed", name, 1)
+    weights = in_format_1(run.checkpoint, name)
+    old = torch.load(run.checkpoint, weights_only=True)["model"]
+    assert name not in ("agw", "peca") or {"stems.copies.visible.conv1.weight", "neck.bn.weight"} <= set(old)
+    model = load(run.path)
+    assert model.epochs == 1 and model.network.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[key]) for key, value in model.network.state_dict().items())
+    trained(run.path, name, 2, resume=True)
+    one, other = (torch.load(each.checkpoint, weights_only=True) for each in (run, straight))
+    assert one["format"] == other["format"] == checkpoint.FORMAT == "vireid-checkpoint-2"
+    assert one["model"].keys() == other["model"].keys() and one["progress"] == other["progress"]
+    assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items())
+    assert [group["name"] for group in one["optimiser"]["param_groups"]] == ["trunk", "new"]
+    momenta = [list(state["optimiser"]["state"].values()) for state in (one, other)]
+    assert momenta[0] and len(momenta[0]) == len(momenta[1])
+    for ours, theirs in zip(*momenta, strict=True):
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs if theirs[key] is not None)
+
+
+def test_a_best_checkpoint_of_format_1_needs_no_optimiser(tmp_path):
+    run = trained(tmp_path / "run", "agw", 1)
+    weights = in_format_1(run.checkpoint, "agw")
+    state = torch.load(run.checkpoint, weights_only=True)
+    torch.save({key: state[key] for key in ("format", "model", "progress")}, run.best)
+    found = load(run.path, checkpoint="best").network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
+
+
+def test_a_checkpoint_of_format_2_is_not_renamed(tmp_path):
+    """In format 2 a name without its prefix is a mistake."""
+    run = trained(tmp_path / "run", "agw", 1)
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["model"] = {key.removeprefix("encoder."): value for key, value in state["model"].items()}
+    torch.save(state, run.checkpoint)
+    with pytest.raises(BadInput, match="does not fit recipe 'agw'"):
+        load(run.path)

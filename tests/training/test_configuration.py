@@ -1,4 +1,4 @@
-"""Configurations meet text: what `--set` takes, what it refuses and how it says so."""
+"""Configurations from text and from JSON: what `--set` takes, what it refuses, and how the sentence says so."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Literal
 import pytest
 
 from vireid.data.errors import BadInput
+from vireid.data.settings import Count, Share, settings
 from vireid.data.size import Size
-from vireid.training.configuration import differences, from_json, to_json, with_fields
+from vireid.training.configuration import as_assignments, describe, differences, from_json, to_json, with_fields
+from vireid.training.optim import SGD, WarmUpSteps
+from vireid.training.settings import Training
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,9 @@ def test_a_field_of_another_version_is_refused_by_name():
     with pytest.raises(BadInput, match="field of Settings in this run 'colours'"):
         from_json(Settings, {"type": "Settings", "colours": 3})
     with pytest.raises(BadInput, match="'Blur'"):
-        from_json(Settings, {"colour": {"type": "Blur"}})
+        from_json(Settings, {**to_json(Settings()), "colour": {"type": "Blur"}})
+    with pytest.raises(BadInput, match="this run has no field 'seed'"):
+        from_json(Settings, {"type": "Settings"})
 
 
 def test_differences_are_dotted_paths_with_both_values():
@@ -106,3 +111,75 @@ def test_differences_are_dotted_paths_with_both_values():
     assert differences(Settings(), with_fields(Settings(), ["colour=null"])) == {
         "colour": ({"type": "Exchange", "grey": True}, None)
     }
+
+
+# --- the shared fields, and parts -------------------------------------------------------------------------------------
+
+
+@settings
+class Blur:
+    width: Count = 3
+    """ours: pixels."""
+
+
+@settings
+class Sharpen:
+    amount: Share = 0.5
+    """paper, section 2: how much."""
+
+
+@settings
+class Recipe:
+    training: Training = Training(
+        epochs=3,
+        size=Size(96, 48),
+        identities_per_batch=2,
+        visible_per_identity=2,
+        infrared_per_identity=3,
+        epoch_length="agw",
+        optimiser=SGD(),
+        schedule=WarmUpSteps(),
+    )
+    """
+    epochs, size: paper, section 4: as printed.
+    trunk: not stated: a long reason, which
+        goes on in a second line.
+    """
+    blur: Blur | Sharpen | None = None
+    """code: off."""
+
+
+def test_shared_fields_are_named_without_a_prefix():
+    config = with_fields(Recipe(), {"epochs": 9, "optimiser.lr": 0.5, "size": "64x32", "schedule.milestones": [1, 2]})
+    assert config.training.epochs == 9 and config.training.optimiser.lr == 0.5
+    assert config.training.size == Size(64, 32) and config.training.schedule.milestones == (1, 2)
+    assert config.training.pictures_per_step == 10
+    stored = to_json(config)
+    assert stored["epochs"] == 9 and "training" not in stored and from_json(Recipe, stored) == config
+    with pytest.raises(BadInput, match=r"unknown field 'training'; choices: epochs, size"):
+        with_fields(Recipe(), ["training.epochs=9"])
+    assert set(differences(Recipe(), config)) == {"epochs", "size", "optimiser.lr", "schedule.milestones"}
+
+
+def test_setting_a_field_of_a_part_chooses_the_part():
+    assert with_fields(Recipe(), ["blur.width=5"]).blur == Blur(width=5)
+    assert with_fields(Recipe(), ["blur.width=5", "blur.amount=1"]).blur == Sharpen(amount=1)
+    with pytest.raises(BadInput, match=r"'blur\.width' cannot be '0'; it takes a whole number of 1 or more"):
+        with_fields(Recipe(), ["blur.width=0"])
+    with pytest.raises(BadInput, match=r"'blur\.amount'.*from 0 to 1"):
+        with_fields(Recipe(), {"blur.amount": 1.5})
+
+
+def test_a_mapping_and_its_texts_mean_the_same():
+    given = {"epochs": 9, "size": Size(64, 32), "blur": Blur(7), "gradient_clip": None, "schedule.milestones": [1]}
+    assert with_fields(Recipe(), as_assignments(given)) == with_fields(Recipe(), given)
+
+
+def test_every_field_is_described_once_with_its_source():
+    found = {field.path: field for field in describe(with_fields(Recipe(), ["blur=Blur"])) if field.chosen}
+    assert len(found) == len([field for field in describe(with_fields(Recipe(), ["blur=Blur"])) if field.chosen])
+    assert {"epochs", "seed", "optimiser.lr", "blur", "blur.width"} <= set(found) and "training" not in found
+    assert found["epochs"].source == "paper, section 4" and found["epochs"].default == 3
+    assert found["trunk"].meaning == "a long reason, which goes on in a second line."
+    assert found["seed"].source == "ours" and found["blur.width"].default == 3
+    assert found["blur"].takes == "Blur or Sharpen or null"

@@ -1,4 +1,4 @@
-"""`kill -9` three times at random moments, also while a checkpoint is written: the run ends as if never killed."""
+"""Killed three times at random moments, also during the writing of a checkpoint, a run ends as if never killed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import torch
 
 from tests.processes import program, said, start, wait
 from tests.small import SECOND
+from tests.training.facts import some_facts
 from vireid.recipes import recipes
 from vireid.training import checkpoint
 from vireid.training.run import Run, create, open_run
 
 KILLS = 3
-# 12 steps with a checkpoint after each; the memory and the drawn partners of PECA have to come back as well.
+# 12 steps with a checkpoint after each. PECA's memory and random draws must be restored as well.
 SETS = (*SECOND, "identities_per_batch=4", "epochs=3", "epoch_length=4")
 
 
@@ -29,7 +30,7 @@ def arguments(recipe: str, world: Path, run: Path, *, workers: int) -> list[str]
 
 
 def left(run: Path) -> dict[str, torch.Tensor]:
-    """Everything a run leaves behind, flat: weights, buffers, optimiser, random streams, progress, terms of the log."""
+    """All that a run leaves, in one flat dictionary: weights, optimiser, random states, progress, logged terms."""
     found: dict[str, torch.Tensor] = {}
 
     def flatten(name: str, value) -> None:
@@ -60,7 +61,7 @@ def same(one: Path, other: Path) -> None:
 
 
 def wait_for_moment(run: Path, draw: random.Random, alive: Callable[[], bool]) -> None:
-    """Wait for one to four more checkpoints and then a moment; or, half of the time, until one is being written."""
+    """Wait for one to four more checkpoints, and then either a moment, or until the next one is being written."""
     last, unfinished = run / "last.pt", run / "last.pt.unfinished"
     wanted, writing, delay = draw.randint(1, 4), draw.random() < 0.5, draw.uniform(0, 0.1)
     seen, deadline = _version(last), time.monotonic() + 120
@@ -84,7 +85,7 @@ def _version(file: Path) -> int | None:
 
 @pytest.mark.process
 def test_the_program_killed_three_times_ends_with_the_same_bits(worlds, tmp_path):
-    """Started and resumed from a shell, with a worker that outlives it for a moment."""
+    """Started and resumed from a shell, with a loading worker that lives a moment longer than the program."""
     draw = random.Random(0)
     vireid = [sys.executable, "-m", "vireid.cli.main"]
     killed = [*vireid, *arguments("agw", worlds["sysu-mm01"], tmp_path / "killed", workers=1)]
@@ -111,7 +112,7 @@ def test_the_program_killed_three_times_ends_with_the_same_bits(worlds, tmp_path
     ],
 )
 def test_processes_killed_three_times_end_with_the_same_bits(worlds, tmp_path, recipe, world):
-    """Of two processes one is killed, either; the other has to end by itself, without the launcher's help."""
+    """One of two processes is killed, either of them. The other must end by itself, without the help of a launcher."""
     draw = random.Random(f"{recipe}{world}")
     given = arguments(recipe, worlds["sysu-mm01"], tmp_path / "killed", workers=0)
     for _ in range(KILLS):
@@ -129,7 +130,8 @@ def test_processes_killed_three_times_end_with_the_same_bits(worlds, tmp_path, r
 
 
 def test_a_run_that_was_killed_while_it_began_begins_again(tmp_path):
+    facts = some_facts()
     (tmp_path / "run").mkdir()
     for name in (".lock", "run.json.unfinished"):
         (tmp_path / "run" / name).write_text("{")
-    assert open_run(create(tmp_path / "run", {"recipe": "agw"}).path) == Run(tmp_path / "run", {"recipe": "agw"})
+    assert open_run(create(tmp_path / "run", facts).path) == Run(tmp_path / "run", facts)

@@ -1,36 +1,36 @@
-"""The loop: resumes to the last bit, stops at what is not finite, writes down every epoch."""
+"""The loop: it resumes to the last bit, stops at a term that is not finite, and logs every epoch."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.training.facts import some_facts
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
+from vireid.data.size import Size
 from vireid.training import checkpoint
 from vireid.training.loop import accelerator_for, seed_everything, train
 from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.run import Run, create, open_run
+from vireid.training.settings import Training
 
 STEPS = 4
-
-
-@dataclass(frozen=True)
-class Settings:
-    seed: int = 0
-    epochs: int = 3
-    identities_per_batch: int = 2
-    visible_per_identity: int = 2
-    infrared_per_identity: int = 2
-    precision: str = "off"
-    gradient_clip: float | None = None
-    optimiser: SGD = SGD(lr=0.05)
-    schedule: WarmUpSteps = WarmUpSteps(warm_up_epochs=2, milestones=(2,))
+TRAINING = Training(
+    epochs=3,
+    size=Size(8, 8),
+    identities_per_batch=2,
+    visible_per_identity=2,
+    infrared_per_identity=2,
+    epoch_length=STEPS,
+    optimiser=SGD(lr=0.05),
+    schedule=WarmUpSteps(warm_up_epochs=2, milestones=(2,)),
+)
 
 
 class Network(nn.Module):
@@ -73,8 +73,8 @@ class Killed(Exception):
 def run_loop(path: Path, *, killed_at: tuple[int, int] | None = None, resume: bool = False, **options) -> Run:
     seed_everything(0)
     network = Network()
-    config = options.pop("config", Settings())
-    run = open_run(path) if resume and (path / "run.json").exists() else create(path, {})
+    training = options.pop("training", TRAINING)
+    run = open_run(path) if resume and (path / "run.json").exists() else create(path, some_facts())
 
     def maybe_killed(epoch: int, first: int):
         for step, batch in enumerate(batches(epoch, first), start=first):
@@ -83,7 +83,8 @@ def run_loop(path: Path, *, killed_at: tuple[int, int] | None = None, resume: bo
             yield batch
 
     network.poison = options.pop("poison", None)
-    train(network, config, run, maybe_killed, steps=STEPS, accelerator=accelerator_for("off"), resume=resume, **options)
+    accelerator = accelerator_for("off")
+    train(network, training, run, maybe_killed, steps=STEPS, accelerator=accelerator, resume=resume, **options)
     return run
 
 
@@ -132,17 +133,19 @@ def test_one_json_line_per_epoch_with_terms_rates_and_extras(tmp_path):
 
 
 def test_terms_go_down_on_a_problem_that_can_be_learnt(tmp_path):
-    run = run_loop(tmp_path / "run", config=Settings(epochs=8, schedule=WarmUpSteps(0, milestones=(6,))))
+    later = WarmUpSteps(warm_up_epochs=0, milestones=(6,))
+    run = run_loop(tmp_path / "run", training=replace(TRAINING, epochs=8, schedule=later))
     totals = [line["terms"]["identity"] for line in run.epochs()]
     assert totals[-1] < 0.5 * totals[0]
 
 
 def test_clipping_bounds_the_step(tmp_path):
     """With a tiny largest norm and no momentum or decay, no weight can move further than lr × norm in a step."""
-    config = Settings(epochs=1, gradient_clip=1e-6, optimiser=SGD(0.05, 1.0, 0.0, False, 0.0))
+    plain = SGD(lr=0.05, trunk_factor=1.0, momentum=0.0, nesterov=False, weight_decay=0.0)
+    training = replace(TRAINING, epochs=1, gradient_clip=1e-6, optimiser=plain)
     seed_everything(0)
     before = {key: value.clone() for key, value in Network().state_dict().items()}
-    after = checkpoint.load(run_loop(tmp_path / "run", config=config).checkpoint)["model"]
+    after = checkpoint.load(run_loop(tmp_path / "run", training=training).checkpoint)["model"]
     moved = max(float((after[k] - before[k]).abs().max()) for k in before if k.endswith(("weight", "bias")))
     assert 0 < moved <= STEPS * 0.05 * 1e-6 * 1.01
 

@@ -39,7 +39,7 @@ def test_a_milestone_that_could_never_happen_is_refused():
         WarmUpSteps(milestones=(120, 80))
 
 
-@pytest.mark.parametrize("optimiser", [SGD(lr=0.1), Adam(lr=0.1, backbone_factor=0.1)])
+@pytest.mark.parametrize("optimiser", [SGD(lr=0.1), Adam(lr=0.1, trunk_factor=0.1)])
 def test_two_groups_hold_every_trainable_parameter_once(optimiser):
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     model[1].bias.requires_grad_(False)
@@ -47,8 +47,8 @@ def test_two_groups_hold_every_trainable_parameter_once(optimiser):
     grouped = [parameter for group in built.param_groups for parameter in group["params"]]
     assert sorted(map(id, grouped)) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     rates = set_learning_rate(built, 0.5)
-    assert rates == pytest.approx({"backbone": 0.005, "new": 0.05})
-    assert set_learning_rate(built, 1.0) == pytest.approx({"backbone": 0.01, "new": 0.1})
+    assert rates == pytest.approx({"trunk": 0.005, "new": 0.05})
+    assert set_learning_rate(built, 1.0) == pytest.approx({"trunk": 0.01, "new": 0.1})
 
 
 def test_sgd_is_nesterov_with_coupled_decay_worked_by_hand():

@@ -1,4 +1,4 @@
-"""Two machines, each a network namespace of its own with one cable between them: trained, one killed, resumed."""
+"""Two machines train, one is killed, both resume. Each machine is a network namespace; one cable connects them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ip(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def machines() -> Iterator[list[str]]:
-    """Two namespaces that see nothing but each other; their names are also those of their network cards."""
+    """Two namespaces that see only each other. The names of their network cards are the names of the namespaces."""
     if shutil.which("ip") is None:
         pytest.skip("two machines need `ip` (iproute2), which is not installed")
     names = [f"vireid{os.getpid() % 100000}{end}" for end in "ab"]
@@ -50,7 +50,7 @@ def machines() -> Iterator[list[str]]:
 
 
 def kill(machine: str) -> None:
-    """Power off: every process of this machine, launcher and training alike."""
+    """Kill all processes of a machine, the launcher included, as a power cut does."""
     for process in ip("netns", "pids", machine).stdout.split():
         os.kill(int(process), signal.SIGKILL)
 

@@ -1,1 +1,1 @@
-"""Batch in, batch out, with the randomness handed in."""
+"""Augmentations: functions from images to images. All random numbers come from a generator that the caller passes."""

@@ -1,4 +1,4 @@
-"""Random rectangles inside a picture: what erasing and cropping draw."""
+"""Random rectangles inside a picture, for erasing and for cropping."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def first_fitting(
     size: tuple[int, int],
     largest: tuple[int, int],
 ) -> torch.Tensor:
-    """Each row's first try that fits, at a place inside the picture.
+    """Take the first try of each sample that fits, and place it inside the picture.
 
     Args:
-        heights: N×tries, pixels; rounded here.
-        widths: N×tries, pixels.
-        position: N×2 in 0..1 (1 excluded): which of the possible tops and lefts.
+        heights: N×tries, in pixels. This function rounds them.
+        widths: N×tries, in pixels. This function rounds them.
+        position: N×2 in 0..1 (1 excluded): which of the possible top and left coordinates to take.
         size: height and width of the picture.
-        largest: greatest height and width that fit.
+        largest: greatest height and greatest width that fit.
 
     Returns:
         N×4 int64: top, left, height, width. Height and width are 0 where no try fits.
@@ -34,5 +34,5 @@ def first_fitting(
 
 
 def uniform(drawn: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Numbers of 0..1 stretched to low..high."""
+    """Map numbers from the range 0..1 to the range low..high, linearly."""
     return low + (high - low) * drawn

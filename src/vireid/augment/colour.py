@@ -1,29 +1,32 @@
-"""Operations that mix the colour channels; a grey (infrared) picture passes through them unchanged.
+"""Operations that mix the three colour channels.
 
-They take pictures of any number type, before or after normalisation.
+They take pictures of any number type, before or after normalisation. An infrared picture has three equal channels.
+Before normalisation, the operations leave such a picture unchanged. After normalisation they do not: the mean and the
+standard deviation of ImageNet differ between the channels, so the three channels are no longer equal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from vireid.augment.operation import augmented
+from vireid.data.settings import Share, settings
 
-# ITU-R BT.601 in the four digits that CAJ's code has. They add up to 0.9999, so grey loses a ten-thousandth of light.
+# Luminance weights of ITU-R BT.601, with the four digits that CAJ's code has. Their sum is 0.9999, so a grey picture
+# becomes darker by a factor of 0.9999.
 LUMINANCE = (0.2989, 0.5870, 0.1140)
 
-# The cases of `exchange`; 0, 1 and 2 are the channel to copy.
+# Cases of `exchange`. The other cases are 0, 1 and 2: the channel to copy.
 UNCHANGED, GREY = 3, 4
 
 
 def exchange(image: torch.Tensor, case: int) -> None:
-    """Copy one channel into all three, or make grey, in place.
+    """Copy one channel into all three, or make the picture grey, in place.
 
     Args:
         image: 3×H×W.
-        case: 0, 1, 2 copy red, green, blue; `UNCHANGED`; `GREY` puts the luminance into all three.
+        case: 0, 1 or 2 copies the red, green or blue channel; `UNCHANGED` does nothing; `GREY` writes the luminance
+            into all three channels.
     """
     if case == GREY:
         red, green, blue = image.to(torch.promote_types(image.dtype, torch.float32))
@@ -34,43 +37,42 @@ def exchange(image: torch.Tensor, case: int) -> None:
             image[channel].copy_(image[case])
 
 
-@dataclass(frozen=True)
+@settings
 class ChannelExchange:
-    """Random channel exchange of CAJ (Ye et al., ICCV 2021): four cases of equal probability.
+    """Random channel exchange of CAJ (Ye et al., ICCV 2021): one of four cases with equal probability.
 
-    Red into all channels, green into all, blue into all, or unchanged. CAJ applies it to normalised values. Draws the
-    cases of `exchange`.
-
-    Attributes:
-        grey: whether half of the unchanged rows become grey instead.
+    The cases are: red into all channels, green into all, blue into all, unchanged. CAJ applies it to normalised
+    values. `draw` returns cases of `exchange`.
     """
 
     grey: bool = False
+    """code of CAJ: true for its grey variant, in which half of the unchanged pictures become grey instead."""
 
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[int]:
-        eighth = torch.randint(8, (rows,), generator=generator)
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[int]:
+        eighth = torch.randint(8, (count,), generator=generator)
         return torch.where(eighth == 7, GREY if self.grey else UNCHANGED, eighth // 2).tolist()
 
     def change(self, image: torch.Tensor, drawn: int) -> None:
         exchange(image, drawn)
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """N×3×H×W to the same."""
+        """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)
 
 
-@dataclass(frozen=True)
+@settings
 class Grey:
-    """Luminance in all three channels, with probability `p`. Draws booleans."""
+    """Luminance in all three channels, with probability `p`. `draw` returns booleans."""
 
-    p: float = 0.5
+    p: Share = 0.5
+    """code of LLCM: probability that a picture becomes grey."""
 
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[bool]:
-        return (torch.rand(rows, generator=generator) < self.p).tolist()
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[bool]:
+        return (torch.rand(count, generator=generator) < self.p).tolist()
 
     def change(self, image: torch.Tensor, drawn: bool) -> None:
         exchange(image, GREY if drawn else UNCHANGED)
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """N×3×H×W to the same."""
+        """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)

@@ -1,10 +1,9 @@
-"""Operations that cover a random rectangle. They take normalised floating-point pictures."""
+"""Operations that overwrite a random rectangle of a picture. They take normalised floating-point pictures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,21 +11,21 @@ import torch
 from vireid.augment.boxes import first_fitting, uniform
 from vireid.augment.normalise import MEAN, STD
 from vireid.augment.operation import augmented
-from vireid.data.errors import unknown
+from vireid.data.settings import Positive, Share, settings
 
-# What CAJ's code writes into the hole. It is the mean colour of CIFAR-10 in 0..1, yet is written after the
-# normalisation, so the hole is somewhat brighter than the mean of the picture.
+# The colour that CAJ's code writes into the rectangle. It is the mean colour of CIFAR-10 in the range 0..1. CAJ's code
+# writes it after normalisation, where 0 is ImageNet's mean colour, so the rectangle is brighter than that mean.
 CAJ = (0.4914, 0.4822, 0.4465)
 
-# The paper tries until a rectangle fits and CAJ's code 100 times. Five to ten tries in a hundred do not fit
-# a person's picture, so nobody can tell twenty tries from a hundred.
+# How many rectangles are tried for each picture. The paper tries until one fits, and CAJ's code tries 100 times. In a
+# picture of a person 5 to 10 % of the tries do not fit, so the probability that 20 tries fail is at most 0.1^20.
 TRIES = 20
 
 Box = Sequence[int]
 
 
 def draw_boxes(
-    rows: int,
+    count: int,
     *,
     size: tuple[int, int],
     p: float,
@@ -34,19 +33,21 @@ def draw_boxes(
     aspect: tuple[float, float],
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Rectangles of random erasing (Zhong et al., AAAI 2020, algorithm 1).
+    """Draw the rectangles of random erasing (Zhong et al., AAAI 2020, algorithm 1).
 
     Args:
+        count: number N of pictures.
         size: height and width of the pictures.
-        p: probability that a row gets one.
-        area: of the rectangle over the picture's, drawn uniformly.
-        aspect: height over width of the rectangle, drawn uniformly.
+        p: probability that a picture gets a rectangle.
+        area: lowest and highest area of the rectangle, as a share of the picture's area; drawn uniformly.
+        aspect: lowest and highest height over width of the rectangle; drawn uniformly.
+        generator: source of the random numbers.
 
     Returns:
-        rows×4 int64: top, left, height, width. A rectangle is smaller than the picture both ways; height and width
-        are 0 for rows that get none (also where no try fits).
+        N×4 int64: top, left, height, width. A rectangle is smaller than the picture in height and in width. Height and
+        width are 0 if the picture gets no rectangle, or if no try fits.
     """
-    areas, aspects, position, chance = torch.rand(rows, 2 * TRIES + 3, generator=generator, dtype=torch.float64).split(
+    areas, aspects, position, chance = torch.rand(count, 2 * TRIES + 3, generator=generator, dtype=torch.float64).split(
         (TRIES, TRIES, 2, 1), 1
     )
     pixels = uniform(areas, *area) * math.prod(size)
@@ -62,90 +63,84 @@ def draw_boxes(
 
 
 def erase(image: torch.Tensor, box: Box, colour: torch.Tensor) -> None:
-    """Cover a rectangle, in place.
+    """Write a colour into a rectangle, in place.
 
     Args:
         image: 3×H×W.
-        box: top, left, height, width; nothing is covered where the height is 0.
-        colour: 3×1×1, or 3×height×width.
+        box: top, left, height, width. Nothing is written if the height is 0.
+        colour: 3×1×1 for one colour, or 3×height×width for one colour per pixel.
     """
     top, left, height, width = box
     if height:
         image[:, top : top + height, left : left + width] = colour
 
 
-@dataclass(frozen=True)
+@settings
 class RandomErasing:
-    """Random erasing (Zhong et al., AAAI 2020). Draws the arguments of `erase`.
+    """Random erasing (Zhong et al., AAAI 2020, algorithm 1). `draw` returns arguments of `erase`."""
 
-    Attributes:
-        p: probability.
-        area: of the rectangle over the picture's.
-        aspect: height over width of the rectangle.
-        fill: `mean`, ImageNet's mean colour (0 after normalisation), or `noise`, a standard normal number per value.
-    """
+    p: Share = 0.5
+    """paper (Zhong et al.): probability that a picture gets a rectangle."""
 
-    p: float = 0.5
-    area: tuple[float, float] = (0.02, 0.4)
-    aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    area: tuple[Share, Share] = (0.02, 0.4)
+    """paper (Zhong et al.): area of the rectangle as a share of the picture's, drawn uniformly."""
+
+    aspect: tuple[Positive, Positive] = (0.3, 1 / 0.3)
+    """paper (Zhong et al.): height over width of the rectangle, drawn uniformly."""
+
     fill: Literal["mean", "noise"] = "mean"
+    """paper (Zhong et al.): `mean` is ImageNet's mean colour, which is 0 after normalisation; `noise` is a standard
+    normal number for every value."""
 
-    def __post_init__(self) -> None:
-        if self.fill not in ("mean", "noise"):
-            raise unknown("fill", self.fill, ("mean", "noise"))
-
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[tuple[Box, torch.Tensor]]:
-        boxes = draw_boxes(rows, size=size, p=self.p, area=self.area, aspect=self.aspect, generator=generator).tolist()
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[tuple[Box, torch.Tensor]]:
+        boxes = draw_boxes(count, size=size, p=self.p, area=self.area, aspect=self.aspect, generator=generator).tolist()
         if self.fill == "mean":
-            colours = torch.zeros(rows, 3, 1, 1).unbind()
+            colours = torch.zeros(count, 3, 1, 1).unbind()
         else:
-            counts = [3 * height * width for _, _, height, width in boxes]
-            noise = torch.randn(sum(counts), generator=generator).split(counts)
-            colours = [part.view(3, *box[2:]) for part, box in zip(noise, boxes, strict=True)]
+            lengths = [3 * height * width for _, _, height, width in boxes]
+            noise = torch.randn(sum(lengths), generator=generator).split(lengths)
+            colours = [values.view(3, *box[2:]) for values, box in zip(noise, boxes, strict=True)]
         return list(zip(boxes, colours, strict=True))
 
     def change(self, image: torch.Tensor, drawn: tuple[Box, torch.Tensor]) -> None:
         erase(image, *drawn)
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """N×3×H×W to the same."""
+        """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)
 
 
-@dataclass(frozen=True)
+@settings
 class ChannelErasing:
-    """Channel-level random erasing of CAJ (Ye et al., ICCV 2021): one constant per channel.
+    """Channel-level random erasing of CAJ (Ye et al., ICCV 2021): one constant for each channel.
 
-    Draws the arguments of `erase`.
-
-    Attributes:
-        p: probability.
-        area: of the rectangle over the picture's.
-        aspect: height over width of the rectangle.
-        fill: `caj_const`, the constants of CAJ's code; `random_per_channel`, a colour drawn uniformly from 0..1 per
-            channel and then normalised; `zero`, ImageNet's mean colour.
+    `draw` returns arguments of `erase`.
     """
 
-    p: float = 0.5
-    area: tuple[float, float] = (0.02, 0.4)
-    aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    p: Share = 0.5
+    """code of CAJ: probability that a picture gets a rectangle."""
+
+    area: tuple[Share, Share] = (0.02, 0.4)
+    """code of CAJ: area of the rectangle as a share of the picture's, drawn uniformly."""
+
+    aspect: tuple[Positive, Positive] = (0.3, 1 / 0.3)
+    """code of CAJ: height over width of the rectangle, drawn uniformly."""
+
     fill: Literal["caj_const", "random_per_channel", "zero"] = "caj_const"
+    """code of CAJ: `caj_const` are the constants of its code; `random_per_channel` is a colour drawn uniformly from
+    0..1 for each channel and then normalised; `zero` is ImageNet's mean colour."""
 
-    def __post_init__(self) -> None:
-        if self.fill not in ("caj_const", "random_per_channel", "zero"):
-            raise unknown("fill", self.fill, ("caj_const", "random_per_channel", "zero"))
-
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[tuple[Box, torch.Tensor]]:
-        boxes = draw_boxes(rows, size=size, p=self.p, area=self.area, aspect=self.aspect, generator=generator)
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[tuple[Box, torch.Tensor]]:
+        boxes = draw_boxes(count, size=size, p=self.p, area=self.area, aspect=self.aspect, generator=generator)
         if self.fill == "random_per_channel":
-            colours = (torch.rand(rows, 3, generator=generator) - torch.tensor(MEAN)) / torch.tensor(STD)
+            colours = (torch.rand(count, 3, generator=generator) - torch.tensor(MEAN)) / torch.tensor(STD)
         else:
-            colours = torch.tensor(CAJ if self.fill == "caj_const" else (0.0, 0.0, 0.0)).expand(rows, 3)
+            colours = torch.tensor(CAJ if self.fill == "caj_const" else (0.0, 0.0, 0.0)).expand(count, 3)
         return list(zip(boxes.tolist(), colours[..., None, None].unbind(), strict=True))
 
     def change(self, image: torch.Tensor, drawn: tuple[Box, torch.Tensor]) -> None:
         erase(image, *drawn)
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """N×3×H×W to the same."""
+        """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)

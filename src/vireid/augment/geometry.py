@@ -1,53 +1,59 @@
 """Operations that move pixels: flip, pad and crop, crop at several scales.
 
-They take pictures of any number type; uint8 is fastest.
+They take pictures of any number type. They are fastest on uint8.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 from vireid.augment.boxes import first_fitting, uniform
 from vireid.augment.operation import augmented
+from vireid.data.settings import Positive, Share, Whole, settings
 
+# How many cuts are tried for each picture.
 TRIES = 20
 
 
-@dataclass(frozen=True)
+@settings
 class Flip:
-    """Left becomes right with probability `p`. Draws booleans."""
+    """Horizontal mirroring with probability `p`. `draw` returns booleans."""
 
-    p: float = 0.5
+    p: Share = 0.5
+    """code of AGW: probability that a picture is mirrored."""
 
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[bool]:
-        return (torch.rand(rows, generator=generator) < self.p).tolist()
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[bool]:
+        return (torch.rand(count, generator=generator) < self.p).tolist()
 
     def change(self, image: torch.Tensor, drawn: bool) -> None:
         if drawn:
             image.copy_(image.flip(-1))
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """N×3×H×W to the same."""
+        """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)
 
 
-@dataclass(frozen=True)
+@settings
 class PadCrop:
-    """A shift by up to `padding` pixels: pad by `fill`, cut the original size out at random, as AGW and CAJ do.
+    """Padding with `fill` on all sides, then a random cut of the original size, as in AGW and CAJ.
 
-    Draws the top and left of the cut in the padded picture, 0..2×padding each.
+    It shifts the picture by up to `padding` pixels. `draw` returns the top and the left of the cut in the padded
+    picture, each in 0..2×padding.
     """
 
-    padding: int = 10
-    fill: float = 0
+    padding: Whole = 10
+    """code of AGW: pixels of border on each side before the cut."""
 
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[list[int]]:
-        return torch.randint(2 * self.padding + 1, (rows, 2), generator=generator).tolist()
+    fill: float = 0
+    """code of AGW: value of the border."""
+
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[list[int]]:
+        return torch.randint(2 * self.padding + 1, (count, 2), generator=generator).tolist()
 
     def change(self, image: torch.Tensor, drawn: Sequence[int]) -> None:
         height, width = image.shape[1:]
@@ -57,27 +63,26 @@ class PadCrop:
         image[:, max(0, -down) : max(0, height - down), max(0, -right) : max(0, width - right)] = source
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """N×3×H×W to the same."""
+        """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)
 
 
-@dataclass(frozen=True)
+@settings
 class MultiScaleCrop:
-    """A random part of the picture, stretched back to its size, bilinearly.
+    """A random cut of the picture, resized to the size of the picture by bilinear interpolation.
 
-    Draws the part's top, left, height and width; the whole picture where none of twenty tries fits.
-
-    Attributes:
-        area: of the part over the picture's, drawn uniformly.
-        aspect: width over height of the part in pixels, drawn uniformly in its logarithm. People are upright: values
-            that suit photographs of anything would squash them.
+    `draw` returns top, left, height and width of the cut. It returns the whole picture if none of 20 tries fits.
     """
 
-    area: tuple[float, float] = (0.7, 1.0)
-    aspect: tuple[float, float] = (0.30, 0.45)
+    area: tuple[Share, Share] = (0.7, 1.0)
+    """not stated: area of the cut as a share of the picture's, drawn uniformly."""
 
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[list[int]]:
-        areas, aspects, position = torch.rand(rows, 2 * TRIES + 2, generator=generator, dtype=torch.float64).split(
+    aspect: tuple[Positive, Positive] = (0.30, 0.45)
+    """not stated: width over height of the cut in pixels, drawn uniformly in its logarithm. These values fit upright
+    people; the values that are usual for photographs of objects would squash them."""
+
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[list[int]]:
+        areas, aspects, position = torch.rand(count, 2 * TRIES + 2, generator=generator, dtype=torch.float64).split(
             (TRIES, TRIES, 2), 1
         )
         area = uniform(areas, *self.area) * math.prod(size)
@@ -87,16 +92,19 @@ class MultiScaleCrop:
 
     def change(self, image: torch.Tensor, drawn: Sequence[int]) -> None:
         top, left, height, width = drawn
-        part = image[None, :, top : top + height, left : left + width]
-        image.copy_(_stretched(part, (image.shape[1], image.shape[2]))[0])
+        cut = image[None, :, top : top + height, left : left + width]
+        image.copy_(_resized(cut, (image.shape[1], image.shape[2]))[0])
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """N×3×H×W to the same."""
+        """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)
 
 
-def _stretched(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear; integers are rounded, uint8 on a CPU by torch's own fixed-point path (within one grey level)."""
+def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """N×3×h×w to N×3×size by bilinear interpolation. Integers are rounded.
+
+    For uint8 on a CPU, torch interpolates in fixed point, which is within one grey level of the exact value.
+    """
     if images.is_floating_point() or (images.dtype == torch.uint8 and images.device.type == "cpu"):
         return functional.interpolate(images, size=size, mode="bilinear")
     return functional.interpolate(images.float(), size=size, mode="bilinear").round_()

@@ -1,4 +1,4 @@
-"""What an augmentation is: draws for many rows at once, and a change to one picture."""
+"""The interface of an augmentation: draw random numbers for many pictures, then change one picture at a time."""
 
 from __future__ import annotations
 
@@ -10,57 +10,65 @@ import torch
 
 @runtime_checkable
 class Operation(Protocol):
-    """A change at random, in two halves, so that the random half can be replaced by known numbers.
+    """A random change in two steps: `draw` draws the random numbers, `change` applies them.
 
-    All randomness comes from the generator of `draw`; `change` is a function of its arguments.
+    All randomness comes from the generator of `draw`. `change` depends on its arguments only, so a test can pass known
+    numbers to it.
     """
 
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> Sequence[Any]:
-        """What to do with each of `rows` pictures of this size (height, width): one item per row."""
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> Sequence[Any]:
+        """Draw what to do with each of `count` pictures of this size (height, width): one entry for each picture."""
         ...
 
     def change(self, image: torch.Tensor, drawn: Any) -> None:
-        """Do it to one 3×H×W picture, in place."""
+        """Apply one drawn entry to one 3×H×W picture, in place."""
         ...
 
 
 class Augmentation(Protocol):
-    """The same thing as a plain function: new memory of the same shape and type, its argument left as it was."""
+    """An augmentation as a plain function.
+
+    It returns new memory of the same shape and type and does not change its argument.
+    """
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor: ...
 
 
 def changed(operation: Operation, images: torch.Tensor, drawn: Sequence[Any]) -> torch.Tensor:
-    """The pictures after what was drawn for them.
+    """Apply drawn entries to a copy of the pictures.
 
     Args:
-        images: N×3×H×W, left as they are.
-        drawn: N items, as `operation.draw` gives them.
+        operation: what to apply.
+        images: N×3×H×W. They are not changed.
+        drawn: N entries, as `operation.draw` returns them.
+
+    Returns:
+        N×3×H×W, in new memory.
     """
     result = images.clone()
-    for image, what in zip(result, drawn, strict=True):
-        operation.change(image, what)
+    for image, entry in zip(result, drawn, strict=True):
+        operation.change(image, entry)
     return result
 
 
 def augmented(operation: Operation, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The pictures after what the generator draws for them."""
+    """Draw for each of N×3×H×W pictures and apply what is drawn to a copy of them."""
     size = (images.shape[2], images.shape[3])
     return changed(operation, images, operation.draw(len(images), size=size, generator=generator))
 
 
-class EachRow:
-    """Lets a plain function take part in a pipeline: it is called on one row at a time.
+class EachSample:
+    """Adapts a plain function to the interface `Operation`: the function is called on one sample at a time.
 
-    Each row gets a generator of its own, seeded from the pipeline's.
+    Each sample gets a generator of its own. The generator of the pipeline draws its seed.
     """
 
     def __init__(self, function: Augmentation) -> None:
         self.function = function
 
-    def draw(self, rows: int, *, size: tuple[int, int], generator: torch.Generator) -> list[int]:
-        """One seed per row."""
-        return torch.randint(2**63 - 1, (rows,), generator=generator).tolist()
+    def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[int]:
+        """Draw one seed for each sample."""
+        return torch.randint(2**63 - 1, (count,), generator=generator).tolist()
 
     def change(self, image: torch.Tensor, drawn: int) -> None:
         generator = torch.Generator().manual_seed(drawn)

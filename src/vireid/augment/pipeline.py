@@ -1,4 +1,4 @@
-"""From the pictures of a batch to what a network trains on, in CAJ's order."""
+"""From the uint8 pictures of a batch to the normalised images that a network trains on."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 import torch
 
 from vireid.augment.normalise import Normaliser
-from vireid.augment.operation import Augmentation, EachRow, Operation
+from vireid.augment.operation import Augmentation, EachSample, Operation
 from vireid.data.modality import Modality
 
-# What is still to be done to one picture: operations with what was drawn for it.
+# What to do with one picture: operations, each with the entry that was drawn for this picture.
 Steps = list[tuple[Operation, Any]]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Geometry, normalisation, colour: what each modality's pictures go through in training.
+    """Geometry, then normalisation, then colour operations. Each group is applied in the order given.
 
-    The default does nothing but normalise, which is what pictures at test time get. Each entry is an `Operation`, or
-    a plain function `(images, *, generator) -> images`, which is called on one row at a time.
+    The default only normalises, which is what images at test time need. Each entry is an `Operation`, or a plain
+    function `(images, *, generator) -> images`, which is called on one sample at a time.
 
     Attributes:
-        geometry: on all rows' uint8 values, in this order.
-        visible: on visible rows' normalised values.
-        infrared: on infrared rows' normalised values.
-        visible_before: on visible rows' values of 0..1, before normalisation.
+        geometry: operations on the uint8 values of all samples.
+        visible: operations on the normalised values of visible samples.
+        infrared: operations on the normalised values of infrared samples.
+        visible_before: operations on the values (0..1) of visible samples, after geometry and before normalisation.
     """
 
     geometry: tuple[Operation | Augmentation, ...] = ()
@@ -39,15 +39,16 @@ class Pipeline:
         """Augment and normalise one batch.
 
         Args:
-            images: N×3×H×W uint8, left as they are.
-            modality: N int64, values of `Modality`; rows that are neither visible nor infrared get the geometry only.
-            generator: where every draw comes from, one call per operation for all the rows it is for.
+            images: N×3×H×W uint8. They are not changed.
+            modality: N int64, values of `Modality`. Samples that are neither visible nor infrared get the geometry
+                and the normalisation only.
+            generator: source of all random numbers. Each operation draws once, for all its samples together.
 
         Returns:
-            N×3×H×W float32, normalised with ImageNet's mean and standard deviation.
+            N×3×H×W float32, normalised with the mean and the standard deviation of ImageNet.
 
         Raises:
-            ValueError: the images are not N×3×H×W uint8, or there is not one modality for each.
+            ValueError: the images are not N×3×H×W uint8, or the number of modalities is not N.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f"a pipeline takes N×3×H×W uint8, not {tuple(images.shape)} {images.dtype}")
@@ -55,49 +56,49 @@ class Pipeline:
             raise ValueError(f"{len(images)} images need as many modalities, not {tuple(modality.shape)}")
         modalities = modality.tolist()
         size = (images.shape[2], images.shape[3])
-        everyone = range(len(images))
-        visible = [row for row in everyone if modalities[row] == Modality.VISIBLE]
-        infrared = [row for row in everyone if modalities[row] == Modality.INFRARED]
-        geometry, before, after = ([Steps() for _ in everyone] for _ in range(3))
-        _plan(geometry, self.geometry, everyone, size, generator)
+        samples = range(len(images))
+        visible = [sample for sample in samples if modalities[sample] == Modality.VISIBLE]
+        infrared = [sample for sample in samples if modalities[sample] == Modality.INFRARED]
+        geometry, before, after = ([Steps() for _ in samples] for _ in range(3))
+        _plan(geometry, self.geometry, samples, size, generator)
         _plan(before, self.visible_before, visible, size, generator)
         _plan(after, self.visible, visible, size, generator)
         _plan(after, self.infrared, infrared, size, generator)
 
-        whole, unit = Normaliser(torch.uint8, images.device), Normaliser(torch.float32, images.device)
+        of_bytes, of_floats = Normaliser(torch.uint8, images.device), Normaliser(torch.float32, images.device)
         result = torch.empty(images.shape, device=images.device)
-        # All steps of a picture before the next picture's: it stays in the cache.
-        for image, source, moves, colours, covers in zip(result, images, geometry, before, after, strict=True):
+        # All steps of one picture come before the next picture, so that the picture stays in the cache.
+        for image, source, moves, unnormalised, normalised in zip(result, images, geometry, before, after, strict=True):
             if moves:
                 source = source.clone()
-                _carry_out(moves, source)
-            if colours:
+                _apply(moves, source)
+            if unnormalised:
                 image.copy_(source).div_(255)
-                _carry_out(colours, image)
-                unit.write(image, image)
+                _apply(unnormalised, image)
+                of_floats.write(image, image)
             else:
-                whole.write(image, source)
-            _carry_out(covers, image)
+                of_bytes.write(image, source)
+            _apply(normalised, image)
         return result
 
 
 def _plan(
     steps: list[Steps],
     operations: Sequence[Operation | Augmentation],
-    rows: Sequence[int],
+    samples: Sequence[int],
     size: tuple[int, int],
     generator: torch.Generator,
 ) -> None:
-    """Draw for these rows and note it in their steps."""
-    if not rows:
+    """Draw for these samples and append the operation and the drawn entry to the steps of each sample."""
+    if not samples:
         return
     for operation in operations:
-        stepwise = operation if isinstance(operation, Operation) else EachRow(operation)
-        drawn = stepwise.draw(len(rows), size=size, generator=generator)
-        for row, what in zip(rows, drawn, strict=True):
-            steps[row].append((stepwise, what))
+        stepwise = operation if isinstance(operation, Operation) else EachSample(operation)
+        drawn = stepwise.draw(len(samples), size=size, generator=generator)
+        for sample, entry in zip(samples, drawn, strict=True):
+            steps[sample].append((stepwise, entry))
 
 
-def _carry_out(steps: Steps, image: torch.Tensor) -> None:
+def _apply(steps: Steps, image: torch.Tensor) -> None:
     for operation, drawn in steps:
         operation.change(image, drawn)

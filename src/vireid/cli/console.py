@@ -1,54 +1,24 @@
-"""What the verbs share in talking to a person: progress, tables, JSON files."""
+"""What the verbs share: options, tables for the terminal, JSON files, the command that is recorded."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vireid.data.errors import BadInput
-
-Progress = Callable[[int, int], None]
-
-
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[Progress]:
-    """A progress bar with time left on a terminal; in a log file, a line at every tenth.
-
-    Yields:
-        a function of (done, total).
-    """
-    if not sys.stderr.isatty():
-        yield _lines(title)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    from rich.console import Console
-
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+from vireid.data.stored import write_json as write
 
 
-def _lines(title: str) -> Progress:
-    tenths = -1
-
-    def show(done: int, total: int) -> None:
-        nonlocal tenths
-        now = 10 * done // max(total, 1)
-        if now > tenths:
-            tenths = now
-            print(f"{title}: {done:,} of {total:,}", file=sys.stderr, flush=True)
-
-    return show
+def command() -> str:
+    """The command as it was given, for runs and reports to record."""
+    return shlex.join(["vireid", *sys.argv[1:]])
 
 
-def write_json(path: str | None, value: Any) -> None:
+def write_json(path: str | Path | None, value: Any) -> None:
     """Write the `--json` file, if one was asked for.
 
     Raises:
@@ -56,36 +26,49 @@ def write_json(path: str | None, value: Any) -> None:
     """
     if path is None:
         return
-    from vireid.training.run import write_json as write
-
     try:
         write(Path(path), value)
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror}") from error
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned under their heads: the first left, the others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = []
-    for row in [header, *rows]:
+def table(header: Sequence[str], lines: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns aligned under their heads: the first `left` columns to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    text = []
+    for line in [header, *lines]:
         cells = [
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("─" * w for w in widths))
-    return "\n".join(lines)
+        text.append("  ".join(cells).rstrip())
+    text.insert(1, "  ".join("─" * w for w in widths))
+    return "\n".join(text)
 
 
-def add_sets(verb: argparse.ArgumentParser, help: str) -> None:
-    """The option `--set FIELD=VALUE …`, kept as `sets`."""
-    verb.add_argument("--set", dest="sets", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help=help)
+def add_data(verb: argparse.ArgumentParser, example: str = "sysu-mm01:/data/SYSU-MM01") -> None:
+    """The option `--data LAYOUT:PATH`."""
+    verb.add_argument("--data", required=True, metavar="LAYOUT:PATH", help=f"e.g. {example}")
+
+
+def add_set(verb: argparse.ArgumentParser, help: str) -> None:
+    """The option `--set FIELD=VALUE …`."""
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help=help)
 
 
 def add_loading(verb: argparse.ArgumentParser, cache: str = "keep resized pictures here") -> None:
     """The options `--workers` and `--cache`; `cache` says what the latter is for."""
     verb.add_argument("--workers", type=count, default=2, metavar="N", help="loading processes (default 2)")
     verb.add_argument("--cache", type=Path, metavar="DIR", help=cache)
+
+
+def add_fold(verb: argparse.ArgumentParser, help: str, default: int | None = None) -> None:
+    """The option `--fold N`, which was called `--trial`."""
+    verb.add_argument("--fold", "--trial", dest="fold", type=count, default=default, metavar="N", help=help)
+
+
+def add_json(verb: argparse.ArgumentParser, help: str) -> None:
+    """The option `--json FILE`."""
+    verb.add_argument("--json", metavar="FILE", help=help)
 
 
 def count(text: str) -> int:

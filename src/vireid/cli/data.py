@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vireid.cli import console
 from vireid.data.errors import BadInput
 from vireid.data.size import Size
+
+if TYPE_CHECKING:
+    from vireid.datasets import Checkup
 
 LAYOUTS = ("sysu-mm01", "regdb", "llcm")
 
@@ -15,7 +19,7 @@ LAYOUTS = ("sysu-mm01", "regdb", "llcm")
 def register(verbs: argparse._SubParsersAction) -> None:
     """Add the verb group."""
     group = verbs.add_parser("data", help="look after data sets", description="Look after data sets.")
-    group.set_defaults(run=lambda options: group.print_help())
+    group.set_defaults(verb_function=lambda options: group.print_help())
     nouns = group.add_subparsers(dest="noun", metavar="VERB")
 
     check = nouns.add_parser(
@@ -25,10 +29,10 @@ def register(verbs: argparse._SubParsersAction) -> None:
         "against what was published, and name every file that cannot be used.",
     )
     check.add_argument("data", metavar="LAYOUT:PATH", help="e.g. sysu-mm01:/data/SYSU-MM01")
-    check.add_argument("--trial", type=console.count, default=1, help="RegDB split, 1 to 10 (default 1)")
+    console.add_fold(check, "RegDB's fold, 1 to 10 (default 1)", default=1)
     check.add_argument("--decode", action="store_true", help="also decode every picture (minutes)")
-    check.add_argument("--json", metavar="FILE", help="write what was found as JSON")
-    check.set_defaults(run=run_check)
+    console.add_json(check, "write what was found as JSON")
+    check.set_defaults(verb_function=run_check)
 
     make = nouns.add_parser(
         "synthesise",
@@ -46,7 +50,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
     for factor, meaning in FACTORS.items():
         make.add_argument(f"--{factor.replace('_', '-')}", type=float, metavar="X", help=f"{meaning}, 0 to 1")
     make.add_argument("--workers", type=console.count, metavar="N", help="processes (default: one per core)")
-    make.set_defaults(run=run_synthesise)
+    make.set_defaults(verb_function=run_synthesise)
 
 
 FACTORS = {
@@ -61,23 +65,34 @@ FACTORS = {
 def run_check(options: argparse.Namespace) -> None:
     """Print the checkup."""
     from vireid import datasets
+    from vireid.training.progress import Terminal
 
     layout, root = datasets.parse_source(options.data)
-    with console.progress("checking") as progress:
-        checkup = datasets.check(layout, root, trial=options.trial, decode=options.decode, progress=progress)
-    print("\n".join(checkup.lines()))
+    with Terminal().bar("checking") as advance:
+        checkup = datasets.check(layout, root, fold=options.fold, decode=options.decode, progress=advance)
+    print(f"{layout} at {root}")
+    lines = [[name, f"{number:,}", _expected(checkup, name)] for name, number in checkup.counts.items()]
+    print(console.table(["count", "found", "published"], lines))
+    print("\n".join(checkup.remarks()))
     console.write_json(options.json, checkup.to_json())
+
+
+def _expected(checkup: Checkup, name: str) -> str:
+    """The published count, or nothing where none was published or it was met."""
+    expected = checkup.expected.get(name)
+    return "" if expected is None else "as found" if expected == checkup.counts[name] else f"{expected:,}"
 
 
 def run_synthesise(options: argparse.Namespace) -> None:
     """Write the world and say what is in it."""
     from vireid.synthesis.world import World, write_world
+    from vireid.training.progress import Terminal
 
     factors = {name: getattr(options, name) for name in FACTORS}
     world = World(options.identities, seed=options.seed, difficulty=options.difficulty, **factors)
     if options.pictures == 0:
         raise BadInput("--pictures takes a whole number of 1 or more")
-    with console.progress("rendering") as progress:
+    with Terminal().bar("rendering") as advance:
         summary = write_world(
             options.directory,
             world,
@@ -86,12 +101,13 @@ def run_synthesise(options: argparse.Namespace) -> None:
             pictures=options.pictures,
             published_counts=options.published_counts,
             workers=options.workers,
-            progress=progress,
+            progress=advance,
         )
-    print(f"{options.layout}:{options.directory}")
-    for name, value in summary.items():
-        print(
-            f"  {name.replace('_', ' ')}: {value:,}"
-            if isinstance(value, int)
-            else f"  {name.replace('_', ' ')}: {value}"
-        )
+    print(f"{options.layout}:{options.directory}, pictures of {summary['size']}, seed {summary['seed']}")
+    lines = []
+    for split, found in summary["splits"].items():
+        total = found["visible"] + found["infrared"]
+        lines.append([split, "all", f"{found['identities']:,}", f"{total:,}"])
+        for camera, counts in found["cameras"].items():
+            lines.append(["", camera.replace("/", " "), f"{counts['identities']:,}", f"{counts['pictures']:,}"])
+    print(console.table(["split", "camera", "identities", "pictures"], lines, left=2))

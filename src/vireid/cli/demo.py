@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vireid.cli import console
 from vireid.data.size import Size
+
+if TYPE_CHECKING:
+    from vireid.training.progress import Progress
 
 RECIPE = "agw:channel-augmentation"
 LAYOUT = "sysu-mm01"
@@ -42,60 +45,57 @@ def register(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where everything goes (demo)")
     verb.add_argument("--seed", type=console.count, default=0, metavar="S", help="of the world and of training")
-    verb.set_defaults(run=run)
+    verb.set_defaults(verb_function=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """World, training, evaluation, report."""
-    from vireid.cli.evaluate import test
-    from vireid.cli.train import train
     from vireid.evaluation.report import table
+    from vireid.experiments.test import TestOptions, test
+    from vireid.experiments.train import TrainOptions, train
     from vireid.figures.page import write_page
-    from vireid.training.run import open_run
+    from vireid.training.progress import Terminal
 
-    out = options.out
-    world, run_directory, page = out / "world", out / "run", out / "report.html"
-    source = f"{LAYOUT}:{world}"
-    sheet = generate(world, options.seed)
+    out, progress = options.out, Terminal()
+    world, directory, page = out / "world", out / "run", out / "report.html"
+    source, cache = f"{LAYOUT}:{world}", out / "cache"
+    sheet = generate(world, options.seed, progress)
 
-    _say(f"2/4 training {RECIPE} with a small trunk: {run_directory}")
-    sets = [*SMALL, f"seed={options.seed}"]
-    command = f"vireid train {RECIPE} --data {source} --run {run_directory} --set {' '.join(sets)}"
-    train(RECIPE, source, run_directory, sets=sets, resume=True, workers=0, cache=out / "cache", command=command)
+    progress.say(f"2/4 training {RECIPE} with a small trunk: {directory}")
+    changes = (*SMALL, f"seed={options.seed}")
+    command = f"vireid train {RECIPE} --data {source} --run {directory} --set {' '.join(changes)}"
+    how = {"workers": 0, "cache": cache, "command": command}
+    trained = train(TrainOptions(RECIPE, source, directory, set=changes, resume=True, **how), progress)
 
-    _say("3/4 evaluating, and the same network before its first step")
-    untrained = test(run_directory, source, untrained=True, workers=0, cache=out / "cache", command=command)
-    trained = test(run_directory, source, workers=0, cache=out / "cache", command=command)
-    print(table(trained))
+    progress.say("3/4 evaluating, and the same network before its first step")
+    before = test(TestOptions(directory, source, untrained=True, **how), progress)
+    after = test(TestOptions(directory, source, **how), progress)
+    print(table([one.report for one in after]))
 
-    _say("4/4 writing the report")
-    write_page(page, [open_run(run_directory)], title="vireid demo", sheet=sheet)
-    for before, after in zip(untrained, trained, strict=True):
+    progress.say("4/4 writing the report")
+    write_page(page, [trained], title="vireid demo", sheet=sheet)
+    for untrained, report in zip((one.report for one in before), (one.report for one in after), strict=True):
         print(
-            f"{after.protocol:28} Rank-1 {after.rank1:6.2f} %   untrained {before.rank1:6.2f} %   "
-            f"chance {after.chance_rank1:5.2f} %"
+            f"{report.protocol:28} Rank-1 {report.rank1:6.2f} %   untrained {untrained.rank1:6.2f} %   "
+            f"chance {report.chance_rank1:5.2f} %"
         )
     print(f"\nreport: {page.resolve()}")
 
 
-def generate(world: Path, seed: int) -> bytes:
+def generate(world: Path, seed: int, progress: Progress) -> bytes:
     """Write the world unless it is there, and return a contact sheet of it as PNG."""
     from vireid.synthesis.world import World, contact_sheet, write_world
 
     people = World(IDENTITIES, seed=seed)
     if not world.exists():
-        _say(f"1/4 generating a world of {IDENTITIES} people: {world}")
+        progress.say(f"1/4 generating a world of {IDENTITIES} people: {world}")
         unfinished = world.with_name("world.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        with console.progress("rendering") as progress:
-            write_world(unfinished, people, layout=LAYOUT, size=PICTURE_SIZE, pictures=PICTURES, progress=progress)
+        with progress.bar("rendering") as advance:
+            write_world(unfinished, people, layout=LAYOUT, size=PICTURE_SIZE, pictures=PICTURES, progress=advance)
         unfinished.rename(world)
     else:
-        _say(f"1/4 the world is there already: {world}")
+        progress.say(f"1/4 the world is there already: {world}")
     buffer = io.BytesIO()
     contact_sheet(people, identities=6, per_modality=4).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

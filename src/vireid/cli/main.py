@@ -8,10 +8,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vireid.cli import data, demo, evaluate, report, tables, train, trials
+from vireid.cli import data, demo, evaluate, tables, train
 from vireid.data.errors import BadInput, unknown
 
-GROUPS = (demo, data, train, evaluate, trials, tables, report)
+GROUPS = (demo, data, train, evaluate, tables)
+# How `vireid --help` groups the verbs.
+SECTIONS = {
+    "start": ("demo", "data"),
+    "train": ("train", "folds", "fields", "cost"),
+    "measure": ("test", "score", "report"),
+    "papers": ("rows", "reproduce"),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,12 +48,27 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line. Building it imports nothing heavy: `vireid --help` answers at once."""
-    top = _Parser(prog="vireid", description="Visible-infrared person re-identification: train, evaluate, report.")
+    top = _Parser(
+        prog="vireid",
+        description="Visible-infrared person re-identification: train, evaluate, report.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser, help=argparse.SUPPRESS)
     for group in GROUPS:
         group.register(verbs)
+    top.usage = "vireid [-h] [--version] VERB ..."
+    top.epilog = _grouped({action.dest: action.help or "" for action in verbs._choices_actions})
     return top
+
+
+def _grouped(helps: dict[str, str]) -> str:
+    """The verbs with what they do, section by section."""
+    names = {name.partition(" ")[0]: text for name, text in helps.items()}
+    lines = []
+    for section, verbs in SECTIONS.items():
+        lines += [f"{section}:", *(f"  {verb:12}{names[verb]}" for verb in verbs), ""]
+    return "\n".join([*lines, "Each verb has its own --help."])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.verb is None:
             top.print_help()
         else:
-            options.run(options)
+            options.verb_function(options)
         sys.stdout.flush()
     except BadInput as mistake:
         print(f"vireid: {mistake}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""What an image, a batch and a trial are: the words every other room speaks."""
+"""Records, batches, protocols and trials: the types that all other rooms share, and how pictures are loaded."""

@@ -1,17 +1,17 @@
-"""Resized pictures in one memory-mapped file: an optional shortcut past decoding, filled while it is used.
+"""A cache of resized pictures on disk, in one memory-mapped file. It is optional and fills itself.
 
-There is nothing to prepare. A row that is not there yet is decoded, resized, stored and returned; the next epoch, or
-another process, reads it in a fraction of the time. What it returns is bit for bit what `read_picture` returns.
+On the first read, a picture is decoded, resized, stored and returned. Later reads, also by other processes, only copy
+the stored pixels, which is much faster. The pixels are bit for bit those of `read_picture`.
 
     <directory>/<fingerprint>-<size>-<resample>/
-        header.json    what this is: version, size, resample, rows, the records' fingerprint
-        pixels.bin     rows × 3 × height × width uint8, one colour plane after another, as batches want them
-        stamps.bin     rows × (size, mtime in ns) int64 of the picture file that a row was made from
-        state.bin      rows × uint8: 1 once a row is whole
+        header.json    version, size, resample, number of records, fingerprint of the records
+        pixels.bin     records × 3 × height × width uint8, one colour plane after another, as in a batch
+        stamps.bin     records × (size, mtime in ns) int64 of the picture file that the pixels were made from
+        state.bin      records × uint8: 1 when the pixels and the stamp of a record are complete
 
-A row's state is written after its pixels and its stamp, so a process that is killed in the middle of a row leaves it
-marked as absent. (A power cut is another matter: the system may then have stored a state and lost the pixels. Delete
-the directory after one.)
+The state of a record is written after its pixels and its stamp. So if a process is killed while it writes a record, the
+record stays marked as absent. A power cut is different: the system may have stored the state and lost the pixels. In
+that case, delete the directory.
 """
 
 from __future__ import annotations
@@ -31,29 +31,32 @@ from vireid.data.pictures import Resample, read_picture
 from vireid.data.records import Records
 from vireid.data.size import Size
 
-VERSION = 1
+VERSION = 2
 
 
 class PictureCache:
-    """Pictures of some records, resized, on disk; safe to use from many workers and processes at once.
+    """Resized pictures of some records on disk. Many workers and processes may use one cache at the same time.
 
     Attributes:
-        folder: where this cache's files lie, below the directory given.
+        records: the records that the pictures belong to.
+        folder: the folder of this cache's files, below the directory given.
         size: height and width of the pictures.
-        resample: how they were resized.
-        fingerprint: of the records it belongs to.
+        resample: how they are resized, see `read_picture`.
+        fingerprint: the fingerprint of the records.
     """
 
     def __init__(self, directory: str | Path, records: Records, size: Size, resample: Resample = "lanczos") -> None:
-        """Open the cache of these records, or begin one.
+        """Open the cache of these records, or create an empty one.
 
-        A cache whose header does not say exactly what is asked for is never read, and begun anew.
+        If the header of an existing cache differs from what is asked for, the cache is not read, but replaced by an
+        empty one.
 
         Raises:
-            BadInput: there are no rows, the directory cannot be made or written, or its disk has too little room.
+            BadInput: there are no records, the directory cannot be created or written, or the disk has too little
+                space.
         """
         if not len(records):
-            raise BadInput("there are no rows to make a picture cache of")
+            raise BadInput("there are no records to make a picture cache of")
         self.records, self.size = records, size
         self.resample: Resample = resample
         self.fingerprint = records.fingerprint()
@@ -68,45 +71,43 @@ class PictureCache:
     def __len__(self) -> int:
         return len(self.records)
 
-    def read(self, row: int) -> np.ndarray:
-        """The picture of a row, from the cache where the file has not changed since it was stored.
+    def read(self, record: int) -> np.ndarray:
+        """The picture of a record, from the cache if the file has not changed since it was stored.
 
         Returns:
-            H×W×3 uint8, writable, a copy; its memory is laid out plane by plane (3×H×W).
+            H×W×3 uint8, a writable copy. In memory, one colour plane follows another (3×H×W).
 
         Raises:
             BadInput: the picture cannot be read, or the cache cannot be written (a full disk).
         """
-        file = self.records.file(row)
+        file = self.records.file(record)
         try:
             status = os.stat(file)
         except OSError:
-            # read_picture says what is wrong with it.
+            # read_picture raises an exception that says what is wrong with the file.
             return read_picture(file, self.size, resample=self.resample)
         stamp = (status.st_size, status.st_mtime_ns)
-        if self._holds(row, stamp):
-            planes = np.array(self._pixels[row])
-            # Somebody else may have begun to replace the row while it was copied.
-            if self._holds(row, stamp):
+        if self._holds(record, stamp):
+            planes = np.array(self._pixels[record])
+            # Another process may have started to replace the pixels while they were copied, so check again.
+            if self._holds(record, stamp):
                 return planes.transpose(1, 2, 0)
         planes = np.ascontiguousarray(read_picture(file, self.size, resample=self.resample).transpose(2, 0, 1))
-        self._store(row, planes, stamp)
+        self._store(record, planes, stamp)
         return planes.transpose(1, 2, 0)
 
-    def filled(self) -> int:
-        """How many rows are stored."""
-        return int(np.count_nonzero(self._state))
+    def _holds(self, record: int, stamp: tuple[int, int]) -> bool:
+        """Whether the picture of a record is stored and was made from a file with this stamp."""
+        return self._state[record] == 1 and (self._stamps[record, 0], self._stamps[record, 1]) == stamp
 
-    def _holds(self, row: int, stamp: tuple[int, int]) -> bool:
-        return self._state[row] == 1 and (self._stamps[row, 0], self._stamps[row, 1]) == stamp
-
-    def _store(self, row: int, planes: np.ndarray, stamp: tuple[int, int]) -> None:
-        # Written by calls, not through the map: on a full disk a store into a map ends the process without a word.
+    def _store(self, record: int, planes: np.ndarray, stamp: tuple[int, int]) -> None:
+        # With write calls, not through the memory map: on a full disk, a write to the map kills the process without a
+        # message.
         try:
-            os.pwrite(self._files["state"], b"\0", row)
-            _write_all(self._files["pixels"], planes.tobytes(), row * planes.nbytes)
-            _write_all(self._files["stamps"], np.asarray(stamp, dtype=np.int64).tobytes(), row * 16)
-            os.pwrite(self._files["state"], b"\1", row)
+            os.pwrite(self._files["state"], b"\0", record)
+            _write_all(self._files["pixels"], planes.tobytes(), record * planes.nbytes)
+            _write_all(self._files["stamps"], np.asarray(stamp, dtype=np.int64).tobytes(), record * 16)
+            os.pwrite(self._files["state"], b"\1", record)
         except OSError as error:
             raise BadInput(f"the picture cache {self.folder} cannot be written: {error.strerror}") from None
 
@@ -115,15 +116,17 @@ class PictureCache:
             "version": VERSION,
             "size": [self.size.height, self.size.width],
             "resample": self.resample,
-            "rows": len(self.records),
+            "records": len(self.records),
             "fingerprint": self.fingerprint,
         }
 
     def _sizes(self) -> dict[str, int]:
-        rows = len(self.records)
-        return {"pixels": rows * 3 * self.size.height * self.size.width, "stamps": rows * 16, "state": rows}
+        """Bytes of each file."""
+        records = len(self.records)
+        return {"pixels": records * 3 * self.size.height * self.size.width, "stamps": records * 16, "state": records}
 
     def _is_ours(self) -> bool:
+        """Whether the folder holds a cache with exactly our header, and files of the right sizes."""
         try:
             header = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -133,7 +136,7 @@ class PictureCache:
         return all(_file_size(self.folder / f"{name}.bin") == size for name, size in self._sizes().items())
 
     def _begin(self) -> None:
-        """Make an empty cache under another name and move it into place, so that no other process sees half of one."""
+        """Create an empty cache under another name, then rename it, so that no process sees an incomplete cache."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         needed, free = sum(self._sizes().values()), shutil.disk_usage(self.folder.parent).free
         if needed > free:
@@ -155,16 +158,16 @@ class PictureCache:
         try:
             fresh.rename(self.folder)
         except OSError as error:
-            # Another process was faster; its cache is as good as ours.
+            # Another process has created the same cache in the meantime. Use that one.
             shutil.rmtree(fresh, ignore_errors=True)
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not self._is_ours():
                 raise
 
     def _open(self) -> None:
-        rows, (height, width) = len(self.records), self.size
+        records, (height, width) = len(self.records), self.size
         flags = os.O_RDWR | getattr(os, "O_BINARY", 0)
         self._files = {name: os.open(self.folder / f"{name}.bin", flags) for name in self._sizes()}
-        shapes = {"pixels": (rows, 3, height, width), "stamps": (rows, 2), "state": (rows,)}
+        shapes = {"pixels": (records, 3, height, width), "stamps": (records, 2), "state": (records,)}
         types = {"pixels": np.uint8, "stamps": np.int64, "state": np.uint8}
         self._pixels, self._stamps, self._state = (
             np.asarray(np.memmap(self.folder / f"{name}.bin", dtype=types[name], mode="r", shape=shapes[name]))
@@ -172,7 +175,7 @@ class PictureCache:
         )
 
     def __getstate__(self) -> dict[str, object]:
-        # Maps and descriptors belong to one process; another one opens its own.
+        # Memory maps and file descriptors belong to one process. After unpickling, the new process opens its own.
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -186,6 +189,7 @@ class PictureCache:
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of the data: a single `pwrite` may write less."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)
@@ -193,6 +197,7 @@ def _write_all(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def _file_size(file: Path) -> int:
+    """Bytes of a file, or -1 if it does not exist or cannot be read."""
     try:
         return file.stat().st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend."""
+"""The exception for mistakes that the user can correct."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class BadInput(ValueError):
-    """Something the user gave cannot be used.
+    """An input of the user cannot be used.
 
-    The message is one sentence that names the thing and, where there are any, the choices. The command line prints
-    it without a traceback and exits with code 2; anything else that escapes is our own mistake and exits with 1.
+    The message is one sentence. It names the input and, if there are choices, the choices. The command line prints it
+    without a traceback and exits with code 2. Any other exception is a mistake of this package and exits with code 1.
     """
 
 
 def unknown(kind: str, given: str, choices: Iterable[str]) -> BadInput:
-    """Say that `given` is not one of `choices`, and which one was probably meant.
+    """An exception that says that `given` is not one of `choices`, and which choice is the most similar.
 
     >>> str(unknown("layout", "sysu", ["sysu-mm01", "regdb"]))
     "unknown layout 'sysu'; did you mean 'sysu-mm01'? Choices: sysu-mm01, regdb"

@@ -1,7 +1,8 @@
-"""From rows to batches: decode, stack, augment, in this process or in workers, always the same numbers.
+"""Read, stack and augment pictures, and give them out in batches, for training and for inference.
 
-An item of the data loader is a whole step. A worker is told (epoch, step) and nothing else; what it draws at random is
-a function of the seed and of these, so neither the number of workers nor a resumption can be seen in the batches.
+In training, one item of the data loader is a whole step. A worker gets only (epoch, step). Everything that it draws at
+random is a function of the run's seed, the epoch, the step and the rank. So the batches do not depend on the number of
+workers, and a resumed run gets the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from vireid.data.cache import PictureCache
 from vireid.data.errors import BadInput
 from vireid.data.pictures import Resample, read_picture
 from vireid.data.records import Records
-from vireid.data.sampling import ModalityBalancedSampler, mixed, seed_of
+from vireid.data.sampling import ModalityBalancedSampler, seed_of
 from vireid.data.size import Size
 
 Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 
-# Purposes of derived seeds, so that the augmentation's draws and the objective's are not the same stream.
+# Each purpose has a number, which is part of its seeds, so that their random numbers differ.
 _AUGMENT, _OBJECTIVE, _REPLACE = 101, 102, 103
 
 
 @dataclass(frozen=True)
 class _Failed:
-    """A refusal on its way from a worker to the main process, where it becomes an exception again."""
+    """The message of a BadInput that a worker hands to the main process, which raises it again."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Reads rows of some records at one size, from their files or from a cache."""
+    """Reads the pictures of some records at one size, from their files or from a cache."""
 
     records: Records
     size: Size
@@ -54,17 +55,19 @@ class _Pictures:
                 f"another resampling than {self.resample}"
             )
 
-    def read(self, row: int) -> np.ndarray:
+    def read(self, record: int) -> np.ndarray:
+        """H×W×3 uint8."""
         if self.cache is not None:
-            return self.cache.read(row)
-        return read_picture(self.records.file(row), self.size, resample=self.resample)
+            return self.cache.read(record)
+        return read_picture(self.records.file(record), self.size, resample=self.resample)
 
-    def empty(self, rows: int) -> np.ndarray:
-        return np.empty((rows, 3, self.size.height, self.size.width), dtype=np.uint8)
+    def empty(self, pictures: int) -> np.ndarray:
+        """Memory for a number of pictures, N×3×H×W uint8."""
+        return np.empty((pictures, 3, self.size.height, self.size.width), dtype=np.uint8)
 
 
 class _Steps(Dataset):
-    """(epoch, step) → the step's batch, the paths that were skipped in it, or a refusal."""
+    """The data set of the training loader: (epoch, step) → the batch and the paths of skipped pictures."""
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class _Steps(Dataset):
         self.labels = np.asarray(labels, dtype=np.int64)
         self.seed, self.rank, self.skip_unreadable = seed, rank, skip_unreadable
         if len(self.labels) != len(pictures.records):
-            raise BadInput(f"{len(self.labels)} labels for {len(pictures.records)} rows")
+            raise BadInput(f"{len(self.labels)} labels for {len(pictures.records)} records")
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Batch, list[str]] | _Failed:
         try:
@@ -90,48 +93,47 @@ class _Steps(Dataset):
 
     def _batch(self, epoch: int, step: int) -> tuple[Batch, list[str]]:
         records = self.pictures.records
-        rows = self.sampler.rows(epoch, step)
-        stacked = self.pictures.empty(len(rows))
+        chosen = self.sampler.samples(epoch, step)
+        stacked = self.pictures.empty(len(chosen))
         skipped: list[str] = []
-        for place, row in enumerate(rows.tolist()):
+        for place, record in enumerate(chosen.tolist()):
             try:
-                picture = self.pictures.read(row)
+                picture = self.pictures.read(record)
             except BadInput:
                 if not self.skip_unreadable:
                     raise
-                skipped.append(str(records.file(row)))
-                rows[place], picture = self._replacement(row, epoch, step, place)
+                skipped.append(str(records.file(record)))
+                chosen[place], picture = self._replacement(record, epoch, step, place)
             stacked[place] = picture.transpose(2, 0, 1)
-        modality = torch.from_numpy(records.modality[rows].astype(np.int64))
+        modality = torch.from_numpy(records.modality[chosen].astype(np.int64))
         generator = torch.Generator().manual_seed(seed_of(self.seed, epoch, step, self.rank, _AUGMENT))
         batch = Batch(
             images=self.augment(torch.from_numpy(stacked), modality, generator),
-            identity=torch.from_numpy(self.labels[rows]),
+            identity=torch.from_numpy(self.labels[chosen]),
             modality=modality,
-            camera=torch.from_numpy(records.camera[rows]),
+            camera=torch.from_numpy(records.camera[chosen]),
             seed=seed_of(self.seed, epoch, step, self.rank, _OBJECTIVE),
         )
         return batch, skipped
 
-    def _replacement(self, row: int, epoch: int, step: int, place: int) -> tuple[int, np.ndarray]:
-        """Another row of the same label and modality whose picture can be read, and that picture."""
+    def _replacement(self, record: int, epoch: int, step: int, place: int) -> tuple[int, np.ndarray]:
+        """Draw another record of the same label and modality with a readable picture; return it and the picture."""
         records = self.pictures.records
-        alike = (self.labels == self.labels[row]) & (records.modality == records.modality[row])
-        alike[row] = False
-        others = np.flatnonzero(alike)
-        keys = mixed(self.seed, epoch, step, self.rank, _REPLACE, place, np.arange(len(others)))
-        for other in others[np.argsort(keys)]:
+        alike = (self.labels == self.labels[record]) & (records.modality == records.modality[record])
+        alike[record] = False
+        rng = np.random.default_rng((self.seed, epoch, step, self.rank, place, _REPLACE))
+        for other in rng.permutation(np.flatnonzero(alike)).tolist():
             try:
-                return int(other), self.pictures.read(int(other))
+                return other, self.pictures.read(other)
             except BadInput:
                 continue
         raise BadInput(
-            f"{records.file(row)} cannot be read, and its identity has no other readable picture of that modality"
+            f"{records.file(record)} cannot be read, and its identity has no other readable picture of that modality"
         )
 
 
 class _Span(Sampler[tuple[int, int]]):
-    """Steps of the epoch that is being loaded; moved on by the loader, so that its workers may live on."""
+    """The steps of the current epoch. The loader changes them for each epoch and so keeps its worker processes."""
 
     def __init__(self) -> None:
         self.epoch, self.first, self.stop = 0, 0, 0
@@ -144,7 +146,7 @@ class _Span(Sampler[tuple[int, int]]):
 
 
 class TrainingLoader:
-    """Batches of one training run, epoch by epoch, with workers that live from one epoch to the next.
+    """Gives the batches of a training run, epoch by epoch, and keeps its workers from one epoch to the next.
 
     Attributes:
         steps: steps per epoch.
@@ -166,24 +168,24 @@ class TrainingLoader:
         skip_unreadable: bool = False,
         on_skip: Callable[[str], None] | None = None,
     ) -> None:
-        """Set up loading.
+        """Prepare the loader and its workers.
 
         Args:
-            records: the training rows; the sampler's rows count from their start.
+            records: the N training records. The sampler gives positions in them.
             size: height and width to resize to.
-            sampler: says which rows each step has.
-            labels: N int64, the label of each row, 0..n-1.
+            sampler: draws the samples of each step.
+            labels: N int64, the label of each record, 0..n-1.
             augment: `augment(images uint8 N×3×H×W, modality int64 N, generator) -> float32 N×3×H×W`.
-            seed: the run's seed.
-            rank: this process's number, so that processes draw differently.
-            workers: processes that prepare steps ahead; 0 prepares them here.
-            cache: pictures already resized, made for the same records, size and resampling.
+            seed: the run's seed, 0 or more.
+            rank: the number of this process, so that processes draw different numbers.
+            workers: number of processes that prepare steps in advance; 0 prepares them in this process.
+            cache: a cache of the same records, size and resampling.
             resample: see `read_picture`.
-            skip_unreadable: put another picture of the same identity and modality in the place of an unreadable one.
-            on_skip: called, here, with the path of each picture that was skipped.
+            skip_unreadable: replace an unreadable picture by another one of the same identity and modality.
+            on_skip: called in this process with the path of each replaced picture.
 
         Raises:
-            BadInput: the labels or the cache do not belong to the records.
+            BadInput: the labels or the cache do not fit the records, or `workers` is negative.
         """
         pictures = _Pictures(records, size, resample, cache)
         dataset = _Steps(pictures, sampler, labels, augment, seed, rank, skip_unreadable)
@@ -191,10 +193,10 @@ class TrainingLoader:
         self._loader = _loader(dataset, self._span, workers, persistent=True)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Batches of one epoch, from `first_step` on, in order.
+        """Yield the batches of one epoch in order, starting at `first_step`.
 
         Raises:
-            BadInput: a picture cannot be read; names it.
+            BadInput: a picture cannot be read; the sentence names it.
         """
         self._span.epoch, self._span.first, self._span.stop = epoch, first_step, self.steps
         for made in self._loader:
@@ -208,22 +210,22 @@ class TrainingLoader:
 
 
 class _Chunks(Dataset):
-    """First row → row numbers, pictures and modalities of a run of rows, or a refusal."""
+    """The data set of inference: position of the first record → a batch of consecutive records."""
 
     def __init__(self, pictures: _Pictures, batch: int) -> None:
         self.pictures, self.batch = pictures, batch
 
     def __getitem__(self, first: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | _Failed:
         records = self.pictures.records
-        rows = np.arange(first, min(first + self.batch, len(records)))
-        stacked = self.pictures.empty(len(rows))
+        chosen = np.arange(first, min(first + self.batch, len(records)))
+        stacked = self.pictures.empty(len(chosen))
         try:
-            for place, row in enumerate(rows.tolist()):
-                stacked[place] = self.pictures.read(row).transpose(2, 0, 1)
+            for place, record in enumerate(chosen.tolist()):
+                stacked[place] = self.pictures.read(record).transpose(2, 0, 1)
         except BadInput as error:
             return _Failed(str(error))
-        modality = torch.from_numpy(records.modality[rows].astype(np.int64))
-        return torch.from_numpy(rows), torch.from_numpy(stacked), modality
+        modality = torch.from_numpy(records.modality[chosen].astype(np.int64))
+        return torch.from_numpy(chosen), torch.from_numpy(stacked), modality
 
 
 def inference_batches(
@@ -235,15 +237,16 @@ def inference_batches(
     cache: PictureCache | None = None,
     resample: Resample = "lanczos",
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Every row once, in order.
+    """Yield every picture once, in the order of the records.
 
     Yields:
-        rows: B int64, consecutive row numbers.
+        samples: B int64, consecutive positions in the records.
         images: B×3×H×W uint8.
         modality: B int64, values of `Modality`.
 
     Raises:
-        BadInput: a picture cannot be read (names it), `batch` is below 1, or the cache belongs to other records.
+        BadInput: a picture cannot be read (the sentence names it), `batch` is below 1, `workers` is negative, or the
+            cache belongs to other records.
     """
     if batch < 1:
         raise BadInput(f"batch is {batch}; it must be at least 1")
@@ -269,7 +272,7 @@ def _loader(dataset: Dataset, items: Sampler | range, workers: int, *, persisten
         collate_fn=_as_it_is,
         worker_init_fn=_one_thread,
         persistent_workers=persistent and workers > 0,
-        # Left alone, a loader seeds its workers from the global stream and so moves it; nothing here may touch it.
+        # Without this generator, the loader would draw the seeds of its workers from the global one and change it.
         generator=torch.Generator(),
     )
 
@@ -279,5 +282,5 @@ def _as_it_is(item: object) -> object:
 
 
 def _one_thread(worker: int) -> None:
-    """Workers share the cores; each of them starting a team of threads would slow all of them down."""
+    """Use one thread in a worker. Workers share the cores, and several threads in each would slow all of them down."""
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The three modalities a row can have."""
+"""The three modalities that a sample can have."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from enum import IntEnum
 
 
 class Modality(IntEnum):
-    """Which kind of sensor a row came from.
+    """The kind of sensor that took a picture.
 
-    The numbers are part of the public surface: a features file says 0 for visible and 1 for infrared.
-    `AUXILIARY` rows are never read from disk; PECA makes them from a visible and an infrared row.
+    The numbers are public: in a features file, 0 is visible and 1 is infrared. `AUXILIARY` samples are never read from
+    disk. PECA makes each of them from a visible and an infrared sample.
     """
 
     VISIBLE = 0
@@ -18,7 +18,7 @@ class Modality(IntEnum):
 
     @property
     def word(self) -> str:
-        """The modality as prose writes it.
+        """The modality as a word.
 
         >>> Modality.INFRARED.word
         'infrared'

@@ -1,4 +1,8 @@
-"""SYSU-MM01's official gallery draws, read from the MATLAB file that fixes them."""
+"""SYSU-MM01's official gallery draws, which a MATLAB file lists.
+
+The file is read by a small parser of our own. scipy's `loadmat` was tried: on a damaged file it can end the process
+with a segmentation fault, and it unpacks without a limit. This parser reads what is needed and checks each length.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ SOURCE = (
 )
 
 Permutation = Mapping[tuple[int, int], np.ndarray]
-"""(camera, identity) → trials×n int64, one-based positions in the sorted list of that cell's n files."""
+"""(camera, identity) → trials×n int64. The values are positions in the sorted list of that pair's n files, from 1."""
 
-_LIMIT_BYTES = 64 * 2**20  # of the file and of each unpacked element; the real one is far below 1 MB
+_LIMIT_BYTES = 16 * 2**20  # of the file and of each unpacked element; the real file has less than 1 MB
 _LIMIT_DEPTH = 4
 _COMPRESSED, _MATRIX, _CELL = 15, 14, 1
 # MAT-file level 5: codes of the storage types that numbers may have.
@@ -27,20 +31,21 @@ _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f
 
 
 class _Malformed(Exception):
-    """The bytes are not what the format says."""
+    """The bytes do not follow the format."""
 
 
 def read_permutation(file: str | Path) -> dict[tuple[int, int], np.ndarray]:
-    """Read `rand_perm_cam.mat`: cell[camera][identity] is a 10×n matrix of permutations of 1..n.
+    """Read `rand_perm_cam.mat`: cell[camera][identity] is a 10×n matrix, and each line permutes 1..n.
 
     Args:
-        file: a MATLAB level 5 `.mat` (what `save` writes by default), compressed or not. Level 7.3 is another format.
+        file: a MATLAB level 5 `.mat` file, compressed or not. (MATLAB's `save` writes this level by default. Level 7.3
+            is another format.)
 
     Returns:
-        (camera, identity), both one-based → trials×n int64; pairs without pictures are left out.
+        (camera, identity), both counted from 1 → trials×n int64. Pairs without pictures are left out.
 
     Raises:
-        BadInput: the file is missing, too large, not in that format, or a row of it is no permutation.
+        BadInput: the file is missing, is too large, has another format, or holds a line that is not a permutation.
     """
     file = Path(file)
     try:
@@ -72,13 +77,13 @@ def _by_pair(cells: list) -> dict[tuple[int, int], np.ndarray]:
             if value.size == 0:
                 continue
             if not (np.sort(value, axis=1) == np.arange(1, value.shape[1] + 1)).all():
-                raise _Malformed(f"camera {camera}, identity {identity} has a row that is no permutation")
+                raise _Malformed(f"camera {camera}, identity {identity} has a line that is not a permutation")
             drawn[camera, identity] = value.astype(np.int64)
     return drawn
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The tagged elements one after the other, unpacked where they are compressed."""
+    """The (type, content) of each element, one after the other; compressed elements are unpacked."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<II", data, at)
@@ -106,7 +111,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _matrix(body: bytes, depth: int) -> tuple[str, list | np.ndarray]:
-    """Name and value of one matrix element: a list (column order) for a cell array, else a two-dimensional array."""
+    """Name and value of one matrix element: a list in column order for a cell array, a 2-D array for numbers."""
     if depth > _LIMIT_DEPTH:
         raise _Malformed(f"cells nested deeper than {_LIMIT_DEPTH}")
     parts = list(_elements(body))

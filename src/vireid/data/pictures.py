@@ -1,9 +1,9 @@
-"""One picture file → H×W×3 uint8, the same numbers whatever is installed.
+"""Read a picture file as H×W×3 uint8. The pixels do not depend on optional packages.
 
-Pillow decodes, `resampling` resizes. Where `simplejpeg` is installed it decodes plain JPEGs in Pillow's place, about
-two and a half times as fast: with the accurate inverse transform and smooth chroma upsampling its pixels are Pillow's,
-bit for bit, since both are libjpeg-turbo with the same settings. A build that differs is found out once per process, by
-decoding two small pictures with both, and is then left alone: no number may depend on an optional package.
+Pillow decodes the file and `resampling` resizes it. If `simplejpeg` is installed, it decodes plain JPEGs instead of
+Pillow, about 2.5 times as fast. With the accurate inverse transform and smooth chroma upsampling, its pixels are those
+of Pillow, bit for bit, because both use libjpeg-turbo with the same settings. Each process checks this once: it decodes
+two small pictures with both decoders. If they differ, it does not use simplejpeg.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from vireid.data.size import Size
 
 Resample = Literal["lanczos", "bilinear", "area"]
 
-# A decoded picture takes up to four bytes a pixel. What a file *declares* is checked before any of it is decoded, so
-# that a few kilobytes cannot claim all memory. Person crops have about 0.1 megapixels, a whole 8K frame has 33.
+# A decoded picture takes up to four bytes per pixel. The size that a file declares is checked before it is decoded, so
+# that a file of a few kilobytes cannot fill the memory. Crops of people have about 0.1 megapixels, an 8K frame has 33.
 PICTURE_LIMITS = {"pixels": 64_000_000, "bytes": 512 * 2**20}
 
-# Formats with a plain raster inside (JPEG stands for MPO, too). Pillow reads more; some of those start other programs.
-# The last two have to be imported: to find a name that is not registered, Pillow would load every plugin it has, which
-# costs seconds in each worker.
+# Formats that hold plain pixels (JPEG includes MPO). Pillow reads more formats, but some of them start other programs.
+# TIFF and WEBP are imported above to register them. Otherwise Pillow would load all of its plugins to find them, which
+# takes seconds in each worker.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "PPM", "GIF", "TIFF", "WEBP")
 STARTS = (
     b"\xff\xd8\xff",
@@ -51,29 +51,29 @@ STARTS = (
 
 
 def is_picture_start(head: bytes) -> bool:
-    """Whether a file's first 16 bytes or more could be a picture's."""
+    """Whether a file with these first bytes (at least 16) could be a picture."""
     return head.startswith(STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def read_picture(file: str | Path, size: Size | None = None, *, resample: Resample = "lanczos") -> np.ndarray:
-    """Decode a picture file, and resize it where a size is given.
+    """Decode a picture file, and resize it if a size is given.
 
-    The EXIF orientation is applied. Grey is repeated over the three channels; 16 bits per channel are scaled to 8 (not
-    clipped); CMYK, palettes and the like are converted; transparency is laid over black, the colour of padding; of an
-    animation the first frame counts.
+    The EXIF orientation is applied. A grey channel is repeated three times. 16 bits per channel are scaled to 8, not
+    clipped. CMYK, palettes and other modes are converted to RGB. Transparent pixels are blended with black, the colour
+    of padding. Only the first frame of an animation is read.
 
     Args:
         file: JPEG, PNG, BMP, TIFF, WebP, GIF or PPM/PGM.
-        size: height and width to resize to, whatever the picture's proportions; None keeps its own.
-        resample: `lanczos` (AGW's preparation script used it, and the field's numbers come from its pictures),
+        size: height and width to resize to; the proportions of the picture are not kept. None does not resize.
+        resample: `lanczos` (the preparation script of AGW uses it, so published numbers come from such pictures),
             `bilinear`, or `area` (the mean of the source pixels under each target pixel).
 
     Returns:
-        H×W×3 uint8, red, green, blue, contiguous, writable.
+        H×W×3 uint8 in the order red, green, blue, contiguous and writable.
 
     Raises:
-        BadInput: the file is missing, empty, damaged, cut short, not a picture, or declares more than
-            `PICTURE_LIMITS` allow; names the file.
+        BadInput: the file is missing, empty, damaged, cut short or not a picture, or it declares more than
+            `PICTURE_LIMITS`; the sentence names the file.
     """
     if resample not in WINDOWS:
         raise unknown("resample", str(resample), WINDOWS)
@@ -84,12 +84,12 @@ def read_picture(file: str | Path, size: Size | None = None, *, resample: Resamp
         pixels = np.array(decoded).reshape(decoded.height, decoded.width, -1)
     if size is not None:
         pixels = resize(pixels, size, resample)
-    # Grey is resized once and only then repeated: the same numbers for a third of the work.
+    # A grey picture is resized before the channel is repeated: the same pixels with a third of the work.
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
 
 
 def _bytes_of(file: Path) -> bytes:
-    """The whole file, unless it is missing, empty, too large or not a regular file."""
+    """Read the whole file; BadInput if it is missing, empty, too large or not a regular file."""
     try:
         with open(file, "rb", opener=without_waiting) as stream:
             status = os.fstat(stream.fileno())
@@ -110,12 +110,12 @@ def _bytes_of(file: Path) -> bytes:
 
 
 def without_waiting(path: str, flags: int) -> int:
-    """An `opener` for files of unknown kind: a named pipe would hold the reader until somebody writes to it."""
+    """An `opener` that does not block on a named pipe, where a plain `open` waits until another process writes."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _decode(data: bytes, file: str | Path) -> Image.Image:
-    """Pillow's picture in mode RGB or L, upright."""
+    """Decode a file with Pillow, apply its orientation, and convert it to mode RGB or L."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
@@ -130,7 +130,7 @@ def _decode(data: bytes, file: str | Path) -> Image.Image:
     except UnidentifiedImageError:
         raise BadInput(f"{file} is not a picture in a known format") from None
     except Exception as error:
-        # Pillow's format readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, …).
+        # On damaged files Pillow raises many kinds of exceptions (OSError, SyntaxError, struct.error, …).
         raise BadInput(f"{file} is damaged, cut short or of an unknown kind: {error}") from None
 
 
@@ -140,14 +140,14 @@ def _too_large(file: str | Path, width: int, height: int) -> BadInput:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Any mode → RGB or L with 8 bits per channel."""
+    """Convert a picture of any mode to RGB or L with 8 bits per channel."""
     if picture.mode.startswith("I"):
-        # 0..65535 → 0..255 to the nearest; Pillow's own conversion would clip at 255. Pillow hands some 16-bit files
-        # over as 32-bit integers.
+        # Scale 0..65535 to 0..255 and round to the nearest. Pillow's own conversion would clip at 255. Pillow returns
+        # some 16-bit files as 32-bit integers.
         values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if picture.mode == "F":
-        raise ValueError("floating-point pictures have no fixed white")
+        raise ValueError("floating-point pictures have no fixed value for white")
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         opaque = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, (0, 0, 0, 255)), opaque).convert("RGB")
@@ -157,7 +157,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _fast_jpeg(data: bytes) -> np.ndarray | None:
-    """A plain JPEG's pixels by simplejpeg, or None where Pillow has to look: turned, CMYK, odd, too large, damaged."""
+    """Decode a plain JPEG with simplejpeg; None if it is not one, is rotated, CMYK, unusual, too large or damaged."""
     if not data.startswith(b"\xff\xd8\xff") or b"Exif\0\0" in data or b"Orientation" in data:
         return None
     decoder = _trusted_decoder()
@@ -171,13 +171,13 @@ def _fast_jpeg(data: bytes) -> np.ndarray | None:
             return None
         return decoder.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError:
-        # Pillow decides what is still readable, and words the refusal.
+        # Pillow decides whether the file can be read, and the error message comes from there.
         return None
 
 
 @functools.cache
 def _trusted_decoder() -> ModuleType | None:
-    """simplejpeg, where it is installed and agrees with Pillow on this machine."""
+    """The module simplejpeg, if it is installed and gives the same pixels as Pillow on this machine; otherwise None."""
     try:
         import simplejpeg
     except ImportError:

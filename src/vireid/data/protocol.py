@@ -1,8 +1,8 @@
-"""Evaluation protocols as data: who asks, who is searched, which pairs do not count, how often it is drawn.
+"""Evaluation protocols as data: queries, gallery, excluded pairs, and the number of trials.
 
-Nothing here computes a metric and no metric knows anything that is written here. A name gives a `Protocol`
-(`parse_protocol`), a protocol and the columns of a test set give `Trial`s (`draw_trials`), and a trial is all that
-ranking needs. docs/protocols.md tells the conventions and where code bases disagree.
+This file computes no metric, and the metrics know nothing of this file. `parse_protocol` turns a name into a
+`Protocol`. `draw_trials` turns a protocol and the arrays of a test set into `Trial`s. Ranking needs only a trial.
+docs/protocols.md explains the conventions and where public code differs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LAYOUTS = ("sysu-mm01", "regdb", "llcm", "folder")
 
 Exclusion = Literal["none", "location", "identity-camera"]
 
-# SYSU-MM01: camera → place. Cameras 2 and 3 hang in one room, so a picture of one finds itself in the other too easily.
+# SYSU-MM01: camera → place. Cameras 2 and 3 are in the same room, so matches between them would be too easy.
 _SYSU_LOCATION = {1: 1, 2: 2, 3: 2, 4: 4, 5: 5, 6: 6}
 _SYSU_VISIBLE = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
 _SYSU_INFRARED = {"all": (3, 6), "indoor": (3,)}
@@ -48,9 +48,9 @@ class Side:
     """The queries or the gallery of a protocol.
 
     Attributes:
-        modality: whose pictures stand here.
-        cameras: only these cameras, in the order in which a draw visits them; None for all, ascending.
-        drawn: how many pictures are drawn for each (identity, camera); None for all of them.
+        modality: the modality of the pictures.
+        cameras: only these cameras, in the order in which the draw visits them; None for all, ascending.
+        drawn: how many pictures are drawn for each (identity, camera); None takes all of them.
     """
 
     modality: Modality
@@ -60,20 +60,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a protocol's name stands for.
+    """An evaluation protocol.
 
     Attributes:
-        name: as given, e.g. `sysu-mm01/all/single`.
+        name: for example `sysu-mm01/all/single`.
         layout: one of `LAYOUTS`.
-        query: who asks.
-        gallery: who is searched.
-        trials: how many draws are averaged; 1 where nothing is drawn.
-        exclusion: which gallery pictures a query does not see: `location` those of its own place (any identity),
-            `identity-camera` those of its own identity and camera, `none`.
-        cmc: `identity` counts distinct identities on the way to the first match (each counts once, at its best
-            picture), `image` counts pictures. Only ranks above 1 differ.
-        draw: `agw` for Python's generator seeded with the trial's number, `official` for SYSU-MM01's own file.
-        note: what a reader must know before comparing; empty for the field's plain conventions.
+        query: the queries.
+        gallery: the gallery.
+        trials: how many trials are averaged; 1 if nothing is drawn.
+        exclusion: which gallery pictures are excluded for a query: `location`: those of its own place, of any identity;
+            `identity-camera`: those of its own identity and camera; `none`: no picture.
+        cmc: how the rank of the first match is counted. `identity` counts identities, each once, at its best picture;
+            `image` counts pictures. Rank-1 is the same for both.
+        draw: `agw` uses Python's generator, seeded with the number of the trial; `official` uses SYSU-MM01's own file.
+        note: what a reader must know before comparing numbers; empty for the usual conventions of the field.
     """
 
     name: str
@@ -89,11 +89,14 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Trial:
-    """One draw. A gallery row is dropped for a query if and only if their keys are equal; key −1 equals nothing.
+    """One draw of queries and gallery.
+
+    A gallery sample is excluded for a query if and only if their keys are equal. The key -1 is equal to no other key.
 
     Attributes:
-        query: Q int64, rows of the arrays given to `draw_trials`, ascending.
-        gallery: G int64, rows likewise, ascending. Where two distances are equal the lower row ranks first.
+        query: Q int64, positions in the arrays given to `draw_trials`, ascending.
+        gallery: G int64, positions in the same arrays, ascending. If two distances are equal, the lower position ranks
+            first.
         query_key: Q int64.
         gallery_key: G int64.
     """
@@ -105,13 +108,13 @@ class Trial:
 
 
 def parse_protocol(name: str | Protocol) -> Protocol:
-    """The protocol of this name.
+    """The protocol with this name. A `Protocol` is returned as it is.
 
     >>> parse_protocol("llcm/i2v").gallery
     Side(modality=<Modality.VISIBLE: 0>, cameras=None, drawn=1)
 
     Raises:
-        BadInput: no protocol has this name; the sentence names the nearest one and all choices.
+        BadInput: no protocol has this name; the sentence names the most similar one and all choices.
     """
     if isinstance(name, Protocol):
         return name
@@ -122,7 +125,7 @@ def parse_protocol(name: str | Protocol) -> Protocol:
 
 
 def protocol_names(layout: str | None = None) -> list[str]:
-    """Every name, or those of one layout.
+    """The names of all protocols, or those of one layout.
 
     >>> protocol_names("regdb")
     ['regdb/v2i', 'regdb/i2v']
@@ -131,7 +134,7 @@ def protocol_names(layout: str | None = None) -> list[str]:
 
 
 def default_protocols(layout: str) -> list[str]:
-    """What a test runs when no protocol is named: the layout's plain conventions, as papers report them.
+    """The protocols of a test if the user names none: the usual conventions of the layout, as papers report them.
 
     >>> default_protocols("llcm")
     ['llcm/i2v', 'llcm/v2i']
@@ -147,32 +150,33 @@ def draw_trials(
     *,
     permutation: Permutation | None = None,
 ) -> list[Trial]:
-    """The query and gallery rows of every trial.
+    """Draw the queries and the gallery of every trial.
 
-    AGW's draw is reproduced bit for bit (github.com/mangye16/Cross-Modal-Re-ID-baseline): trial t seeds Python's
-    generator with t; identities ascend, inside each the cameras go in the protocol's order, and each pair that has
-    pictures takes one `choice` over its sorted files. AGW draws single-shot only: for multi-shot the same seeded
-    generator takes a `sample` of ten without replacement, which is our extension. The official draw takes, for trial
-    t, the first one or ten entries of row t of the pair's permutation, counted in the sorted list of its files.
+    The draw of AGW is reproduced bit for bit (github.com/mangye16/Cross-Modal-Re-ID-baseline). Trial t seeds Python's
+    generator with t. Identities are visited in ascending order, and the cameras of an identity in the order of the
+    protocol. Each (identity, camera) with pictures takes one `choice` from its sorted files. AGW only draws
+    single-shot. For multi-shot, the same generator takes a `sample` of ten without replacement; this is our extension.
+
+    The official draw takes the first one or ten entries of line t of the pair's permutation in trial t. They are
+    positions in the sorted list of the pair's files.
 
     Args:
-        protocol: a name, or what `parse_protocol` gave.
-        identity: N integers.
+        protocol: a name, or a protocol of `parse_protocol`.
+        identity: N integers. All arrays are in file order: the samples of one identity and camera must be sorted by
+            file name.
         camera: N integers, the data set's own numbers.
         modality: N integers, 0 visible or 1 infrared.
-        permutation: what `read_permutation` gave; only the `@official` protocols need it.
-
-    All columns stand in file order: inside one identity and camera the rows must be sorted by file name.
+        permutation: the result of `read_permutation`; only the `@official` protocols need it.
 
     Raises:
-        BadInput: a side is empty, no query has a true match, a camera does not fit the layout, or the permutation is
-            missing or does not fit.
+        BadInput: there are no queries or no gallery, no query has a true match, a camera does not fit the layout, or
+            the permutation is missing or does not fit.
     """
     protocol = parse_protocol(protocol)
     identity, camera, modality = (np.asarray(column, dtype=np.int64) for column in (identity, camera, modality))
     if not (identity.shape == camera.shape == modality.shape == (identity.size,)):
         raise BadInput(
-            f"identity, camera and modality are columns of one length, not of shapes {identity.shape}, "
+            f"identity, camera and modality must be columns of one length, not of shapes {identity.shape}, "
             f"{camera.shape} and {modality.shape}"
         )
     if protocol.layout == "sysu-mm01":
@@ -180,35 +184,35 @@ def draw_trials(
     if protocol.draw == "official" and permutation is None:
         raise BadInput(f"protocol {protocol.name} needs the official permutation: {SOURCE}")
     key = _keys(protocol.exclusion, identity, camera)
-    rows = {
-        "queries": _side(protocol, protocol.query, "queries", identity, camera, modality, permutation),
-        "gallery": _side(protocol, protocol.gallery, "gallery", identity, camera, modality, permutation),
-    }
+    queries = _side(protocol, protocol.query, "queries", identity, camera, modality, permutation)
+    galleries = _side(protocol, protocol.gallery, "gallery", identity, camera, modality, permutation)
     trials = []
     for t in range(protocol.trials):
-        query, gallery = rows["queries"](t), rows["gallery"](t)
+        query, gallery = queries(t), galleries(t)
         trials.append(Trial(query, gallery, key[query], key[gallery]))
     _check_some_match(protocol, trials[0], identity)
     return trials
 
 
 def _check_sysu_cameras(camera: np.ndarray, modality: np.ndarray) -> None:
+    """Refuse a camera number that SYSU-MM01 does not have, or a modality that does not fit the camera."""
     expected = np.full(7, -1)
     expected[list(_SYSU_VISIBLE["all"])] = Modality.VISIBLE
     expected[list(_SYSU_INFRARED["all"])] = Modality.INFRARED
     strange = np.flatnonzero(~np.isin(camera, list(_SYSU_LOCATION)))
     if strange.size:
-        raise BadInput(f"row {strange[0]} has camera {camera[strange[0]]}; the cameras of sysu-mm01 are 1 to 6")
+        raise BadInput(f"sample {strange[0]} has camera {camera[strange[0]]}; the cameras of sysu-mm01 are 1 to 6")
     wrong = np.flatnonzero(expected[camera] != modality)
     if wrong.size:
-        row = int(wrong[0])
+        first = int(wrong[0])
         raise BadInput(
-            f"row {row} has camera {camera[row]}, which is {Modality(expected[camera[row]]).word} in sysu-mm01, but "
-            f"modality {modality[row]} (0 visible, 1 infrared)"
+            f"sample {first} has camera {camera[first]}, which is {Modality(expected[camera[first]]).word} in "
+            f"sysu-mm01, but modality {modality[first]} (0 visible, 1 infrared)"
         )
 
 
 def _keys(exclusion: Exclusion, identity: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """The key of each sample, N int64, see `Trial`."""
     if exclusion == "none":
         return np.full(len(identity), -1, dtype=np.int64)
     if exclusion == "location":
@@ -226,42 +230,45 @@ def _side(
     modality: np.ndarray,
     permutation: Permutation | None,
 ) -> Callable[[int], np.ndarray]:
-    """A function from the trial's number to this side's rows, ascending."""
+    """A function from the number of a trial to the samples of this side, ascending."""
     inside = modality == side.modality
     if side.cameras is not None:
         inside &= np.isin(camera, side.cameras)
-    rows = np.flatnonzero(inside)
-    if not rows.size:
+    samples = np.flatnonzero(inside)
+    if not samples.size:
         where = f" of cameras {', '.join(map(str, side.cameras))}" if side.cameras else ""
-        raise BadInput(f"protocol {protocol.name} has no {role}: there are no {side.modality.word} rows{where}")
+        raise BadInput(f"protocol {protocol.name} has no {role}: there are no {side.modality.word} pictures{where}")
     shots = side.drawn
     if shots is None:
-        return lambda trial: rows
-    cells = _cells(rows, identity, camera, side.cameras)
+        return lambda trial: samples
+    cells = _cells(samples, identity, camera, side.cameras)
     if protocol.draw == "official":
         fixed = permutation or {}
         return lambda trial: np.sort(np.concatenate([_official(cell, fixed, trial, shots) for cell in cells]))
     return lambda trial: np.sort(_agw(cells, trial, shots))
 
 
-_Cell = tuple[int, int, np.ndarray]  # identity, camera, rows in file order
+_Cell = tuple[int, int, np.ndarray]  # identity, camera, samples in file order
 
 
-def _cells(rows: np.ndarray, identity: np.ndarray, camera: np.ndarray, cameras: tuple[int, ...] | None) -> list[_Cell]:
-    """The rows of each (identity, camera) that has any: identities ascending, cameras in the order listed."""
-    order = {number: place for place, number in enumerate(cameras or sorted(set(camera[rows].tolist())))}
-    place = np.array([order[number] for number in camera[rows].tolist()])
-    rows = rows[np.lexsort((rows, place, identity[rows]))]
-    pairs = np.stack([identity[rows], camera[rows]], axis=1)
+def _cells(
+    samples: np.ndarray, identity: np.ndarray, camera: np.ndarray, cameras: tuple[int, ...] | None
+) -> list[_Cell]:
+    """The samples of each (identity, camera), with ascending identities and the cameras in the order given."""
+    order = {number: place for place, number in enumerate(cameras or sorted(set(camera[samples].tolist())))}
+    place = np.array([order[number] for number in camera[samples].tolist()])
+    samples = samples[np.lexsort((samples, place, identity[samples]))]
+    pairs = np.stack([identity[samples], camera[samples]], axis=1)
     edges = np.flatnonzero((pairs[1:] != pairs[:-1]).any(axis=1)) + 1
-    return [(int(identity[part[0]]), int(camera[part[0]]), part) for part in np.split(rows, edges)]
+    return [(int(identity[own[0]]), int(camera[own[0]]), own) for own in np.split(samples, edges)]
 
 
 def _agw(cells: list[_Cell], trial: int, shots: int) -> np.ndarray:
+    """The samples that AGW's generator draws from all (identity, camera)."""
     generator = random.Random(trial)
     chosen: list[int] = []
-    for _, _, rows in cells:
-        files = rows.tolist()
+    for _, _, samples in cells:
+        files = samples.tolist()
         if shots == 1:
             chosen.append(generator.choice(files))
         else:
@@ -270,20 +277,21 @@ def _agw(cells: list[_Cell], trial: int, shots: int) -> np.ndarray:
 
 
 def _official(cell: _Cell, permutation: Permutation, trial: int, shots: int) -> np.ndarray:
-    identity, camera, rows = cell
+    """The samples that the official file draws from one (identity, camera)."""
+    identity, camera, samples = cell
     table = permutation.get((camera, identity))
     if table is None:
         raise BadInput(f"the official permutation has no camera {camera}, identity {identity}; expected {SOURCE}")
-    if table.shape[1] != len(rows) or trial >= len(table):
+    if table.shape[1] != len(samples) or trial >= len(table):
         raise BadInput(
             f"the official permutation is for {table.shape[1]} pictures of identity {identity} at camera {camera} in "
-            f"{len(table)} trials, but there are {len(rows)} pictures and {_DRAWS} trials"
+            f"{len(table)} trials, but there are {len(samples)} pictures and {_DRAWS} trials"
         )
-    return rows[table[trial, :shots] - 1]
+    return samples[table[trial, :shots] - 1]
 
 
 def _check_some_match(protocol: Protocol, trial: Trial, identity: np.ndarray) -> None:
-    """Refuse a test set in which no query can be answered; drawing again would not change that."""
+    """Refuse a test set without any true match. One trial is enough for this check, because all trials agree on it."""
     seen = set(zip(identity[trial.gallery].tolist(), trial.gallery_key.tolist(), strict=True))
     by_identity: dict[int, set[int]] = {}
     for number, key in seen:
@@ -291,7 +299,7 @@ def _check_some_match(protocol: Protocol, trial: Trial, identity: np.ndarray) ->
     for number, key in set(zip(identity[trial.query].tolist(), trial.query_key.tolist(), strict=True)):
         if any(key == -1 or other != key for other in by_identity.get(number, ())):
             return
-    raise BadInput(f"protocol {protocol.name}: not one query has a true match left in the gallery")
+    raise BadInput(f"protocol {protocol.name}: not one query has a true match in the gallery")
 
 
 def _known(layout: str) -> str:
@@ -315,7 +323,7 @@ def _sysu() -> list[Protocol]:
                     Protocol(
                         f"sysu-mm01/{mode}/{shot}{suffix}",
                         "sysu-mm01",
-                        # The queries are the same in both modes: an outdoor picture may be looked for indoors.
+                        # The queries are the same in both modes: a picture taken outdoors is searched indoors too.
                         query=Side(Modality.INFRARED, _SYSU_INFRARED["all"]),
                         gallery=Side(Modality.VISIBLE, cameras, drawn),
                         trials=_DRAWS,
@@ -333,7 +341,7 @@ def _sysu() -> list[Protocol]:
                     gallery=Side(Modality.INFRARED, _SYSU_INFRARED[mode], drawn),
                     trials=_DRAWS,
                     exclusion="location",
-                    note="visible queries on sysu-mm01 are this toolbox's own protocol; papers ask with infrared ones",
+                    note="visible queries on sysu-mm01 are a protocol of this toolbox; papers use infrared queries",
                 )
             )
     return made
@@ -349,7 +357,9 @@ def _regdb() -> list[Protocol]:
 
 def _llcm() -> list[Protocol]:
     visible, infrared = Side(Modality.VISIBLE), Side(Modality.INFRARED)
-    full = "full test lists on both sides, nothing drawn and nothing excluded: not comparable with the paper's protocol"
+    full = (
+        "all test pictures on both sides, nothing drawn and nothing excluded: not comparable with the paper's protocol"
+    )
     return [
         Protocol(
             "llcm/i2v",
@@ -370,12 +380,12 @@ def _llcm() -> list[Protocol]:
         Protocol(
             "llcm/v2i@swapped",
             "llcm",
-            # What the data set's own test script does since 2023-06: the drawn infrared pictures ask.
+            # The data set's own test script has done this since 2023-06: the drawn infrared pictures are the queries.
             query=Side(Modality.INFRARED, drawn=1),
             gallery=visible,
             trials=_DRAWS,
             exclusion="identity-camera",
-            note="the drawn infrared pictures ask and all visible ones are searched: not comparable with llcm/v2i",
+            note="drawn infrared pictures are the queries, all visible ones the gallery: not comparable with llcm/v2i",
         ),
         Protocol("llcm/i2v@full", "llcm", query=infrared, gallery=visible, note=full),
         Protocol("llcm/v2i@full", "llcm", query=visible, gallery=infrared, note=full),

@@ -1,4 +1,4 @@
-"""The carrier between files on disk and everything else: one row per picture."""
+"""The pictures of a data set and what is known of them, one record for each picture."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Records:
-    """The pictures of a data set, one row each, validated once and then trusted.
+    """The pictures of a data set: one array per property, one entry for each picture.
 
-    Rows stand in the data set's own file order; protocols that draw at random depend on it.
+    The arrays are checked once, here. The records are in the file order of the data set, and protocols that draw at
+    random depend on this order.
 
     Attributes:
         layout: name of the layout that read them, e.g. `sysu-mm01`.
-        root: folder that every `path` is relative to.
+        root: the folder that every `path` is relative to.
         path: N strings, relative to `root`, with forward slashes.
         identity: N int64, the data set's own identity numbers (not 0..n-1: see `labels`).
         camera: N int64, the data set's own camera numbers.
         modality: N int8, values of `Modality` (0 visible, 1 infrared).
         split: N strings, each one of `train`, `val`, `test`.
-        time: N float64 seconds, NaN where unknown; None where the layout has no times.
-        trial: which of RegDB's ten splits this is; None where a layout has only one split.
+        time: N float64 seconds, NaN where unknown; None where the layout has no times. Training and evaluation do not
+            use it: the gallery will.
+        fold: which of RegDB's ten splits this is, 1 to 10; None where a layout has only one.
+        notes: sentences about the data set for the user, such as how many pictures the reader left out.
+
+    Raises (when an instance is made):
+        BadInput: the arrays differ in length, or a modality or a split is not one of the choices.
     """
 
     layout: str
@@ -40,7 +46,7 @@ class Records:
     modality: np.ndarray
     split: np.ndarray
     time: np.ndarray | None = None
-    trial: int | None = None
+    fold: int | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -53,10 +59,10 @@ class Records:
         }
         if self.time is not None:
             columns["time"] = np.asarray(self.time, dtype=np.float64)
-        rows = len(columns["path"])
+        records = len(columns["path"])
         for name, column in columns.items():
-            if column.ndim != 1 or len(column) != rows:
-                raise BadInput(f"records: column '{name}' has shape {column.shape}, 'path' has {rows} rows")
+            if column.ndim != 1 or len(column) != records:
+                raise BadInput(f"records: column '{name}' has shape {column.shape}, 'path' has {records} entries")
             object.__setattr__(self, name, column)
         wrong = ~np.isin(columns["modality"], (0, 1))
         if wrong.any():
@@ -68,13 +74,13 @@ class Records:
     def __len__(self) -> int:
         return len(self.path)
 
-    def take(self, rows: np.ndarray | Sequence[int]) -> Records:
-        """These rows (integers or a mask), in the order given."""
-        chosen = {f.name: getattr(self, f.name)[rows] for f in fields(self) if self._is_column(f.name)}
-        return replace(self, **chosen)
+    def take(self, chosen: np.ndarray | Sequence[int]) -> Records:
+        """The records at these positions (integers, in the order given) or where this mask is true."""
+        columns = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if self._is_column(f.name)}
+        return replace(self, **columns)
 
     def where(self, *, split: str | Sequence[str] | None = None, modality: int | None = None) -> Records:
-        """The rows of these splits and this modality, in file order."""
+        """The records of these splits and this modality, in file order; None takes all."""
         keep = np.ones(len(self), dtype=bool)
         if split is not None:
             keep &= np.isin(self.split, [split] if isinstance(split, str) else list(split))
@@ -82,29 +88,32 @@ class Records:
             keep &= self.modality == modality
         return self.take(np.flatnonzero(keep))
 
-    def file(self, row: int) -> Path:
-        """Where the picture of this row lies."""
-        return self.root / self.path[row]
+    def file(self, record: int) -> Path:
+        """The picture file of a record, by its position."""
+        return self.root / self.path[record]
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Identities renumbered for a classifier.
+        """Identity labels for a classifier, which start at 0 and have no gaps.
 
         Returns:
-            labels: N int64 in 0..n-1, ascending with the identity, the same map for both modalities.
-            identities: n int64, the data set's own number of each label.
+            labels: N int64 in 0..n-1, in the order of the identity numbers, the same for both modalities.
+            identities: n int64, the data set's own identity number of each label.
         """
         identities, labels = np.unique(self.identity, return_inverse=True)
         return labels.astype(np.int64), identities
 
     def fingerprint(self) -> str:
-        """A hash of every row, so that a run can tell whether it meets the same data again.
+        """A hash of all records. A run compares it to find out whether it reads the same data again.
 
-        It covers names, identities, cameras, modalities and splits; not the root (data may move) and not the pixels
-        (hashing 46,000 files would cost minutes).
+        It covers paths, identities, cameras, modalities and splits. It does not cover the root, because data may be
+        moved, and not the pixels, because hashing 46,000 files takes minutes.
+
+        Returns:
+            16 hexadecimal digits.
         """
         digest = hashlib.sha256(self.layout.encode())
-        for row in zip(self.path, self.identity, self.camera, self.modality, self.split, strict=True):
-            digest.update("\0".join(map(str, row)).encode())
+        for record in zip(self.path, self.identity, self.camera, self.modality, self.split, strict=True):
+            digest.update("\0".join(map(str, record)).encode())
             digest.update(b"\n")
         return digest.hexdigest()[:16]
 

@@ -1,7 +1,7 @@
-"""Which rows a training step sees: a pure function of the seed, the epoch and the step.
+"""Which samples a training step takes: a function of the seed, the epoch and the step, and of nothing else.
 
-Nothing is kept from one step to the next, so a resumed run, another number of workers or of processes draw the same
-rows without any state to save.
+The sampler keeps no state between steps. So a resumed run draws the same samples as an uninterrupted one, and they do
+not depend on the number of workers or processes.
 """
 
 from __future__ import annotations
@@ -15,49 +15,33 @@ from vireid.data.modality import Modality
 
 EpochLength = Literal["agw", "fastreid"] | int
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
-
-
-def mixed(*values: int | np.ndarray) -> np.ndarray:
-    """64 random bits for every combination of whole numbers (broadcast together): a hash instead of a stream.
-
-    The mixing step is SplitMix64's (Steele, Lea and Flood, OOPSLA 2014), once for each value. Draws that are addressed
-    rather than queued are what makes a whole epoch one array operation and any single step the same numbers.
-
-    Returns:
-        uint64, the broadcast shape of `values`.
-    """
-    state = np.zeros((), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for value in values:
-            state = state ^ np.asarray(value).astype(np.uint64) if np.ndim(value) else state ^ np.uint64(value % 2**64)
-            state = state + _GOLDEN
-            state = (state ^ (state >> np.uint64(30))) * _FIRST
-            state = (state ^ (state >> np.uint64(27))) * _SECOND
-            state = state ^ (state >> np.uint64(31))
-    return state
-
 
 def seed_of(*values: int) -> int:
-    """A seed of 63 bits (so that every generator takes it) from whole numbers such as seed, epoch, step, rank."""
-    return int(mixed(*values)) >> 1
+    """A seed of 63 bits, which every generator accepts, from whole numbers such as seed, epoch, step and rank.
+
+    Args:
+        values: whole numbers of 0 or more, of any size.
+
+    Returns:
+        A number from 0 to 2⁶³ - 1. Lists of the same length with different values give different seeds, up to chance.
+    """
+    return int(np.random.SeedSequence(values).generate_state(1, np.uint64)[0] >> 1)
 
 
 class ModalityBalancedSampler:
-    """P identities a step, the same in both modalities, with K visible and K infrared rows each.
+    """Draws P identities for each step, with K visible and K infrared samples of each identity.
 
-    Identities are drawn anew for every step, without replacement within it, among those that both modalities have seen.
-    Rows of an identity are drawn without replacement within a step, and with replacement only where there are fewer
-    than K. A step's rows stand identity by identity, visible before infrared; nothing should depend on it.
+    Only identities with pictures of both modalities are drawn. Within a step, identities are drawn without replacement.
+    The samples of an identity and modality are drawn without replacement too, or with replacement where there are fewer
+    than K. Within a step, the samples are ordered by identity, and the visible samples of an identity come before the
+    infrared ones. No loss may depend on this order.
 
-    With several processes, each takes a run of P / world identities of every step; put together in the order of the
-    ranks they are the rows one process would have drawn.
+    With several processes, each process takes P / world of the identities of every step. The samples of all processes,
+    joined in the order of the ranks, are the samples that a single process would draw.
 
     Attributes:
         steps: steps per epoch.
-        identities: labels that are drawn from, ascending.
+        identities: the labels that can be drawn, ascending, int64.
     """
 
     def __init__(
@@ -76,125 +60,89 @@ class ModalityBalancedSampler:
         """Prepare the draw.
 
         Args:
-            labels: N int64, the identity label of each row that may be drawn.
+            labels: N int64, the identity label of each record that may be drawn.
             modality: N int8, values of `Modality`.
             identities_per_batch: P, over all processes.
             visible_per_identity, infrared_per_identity: K of each modality.
-            epoch_length: `agw`: floor(max over modalities of rows / (P·K)) + 1 steps, as AGW and CAJ;
-                `fastreid`: floor(all rows / rows per step), at least 1; or a number of steps.
-            seed: the run's seed.
-            rank, world: which process this is, of how many.
+            epoch_length: `agw`: floor(max over modalities of records / (P·K)) + 1 steps, as in the code of AGW and CAJ;
+                `fastreid`: floor(all records / samples of a step), at least 1; or a number of steps.
+            seed: the run's seed, 0 or more.
+            rank: the number of this process, from 0 to world - 1.
+            world: how many processes there are.
 
         Raises:
-            BadInput: P exceeds the identities that both modalities have seen (says how many there are), is no multiple
-                of `world`, or a number is out of range.
+            BadInput: P exceeds the number of identities with both modalities (the sentence says how many there are),
+                P is not a multiple of `world`, or a number is out of its range.
         """
-        self._check(identities_per_batch, visible_per_identity, infrared_per_identity, rank, world)
+        self._check(identities_per_batch, visible_per_identity, infrared_per_identity, seed, rank, world)
         labels, modality = np.asarray(labels, dtype=np.int64), np.asarray(modality)
         if labels.ndim != 1 or labels.shape != modality.shape:
             raise BadInput(f"sampler: labels have shape {labels.shape}, modality {modality.shape}")
-        self._per_identity = {
-            Modality.VISIBLE: visible_per_identity,
-            Modality.INFRARED: infrared_per_identity,
-        }
-        rows = {m: np.flatnonzero(modality == m) for m in self._per_identity}
-        self.identities = np.intersect1d(labels[rows[Modality.VISIBLE]], labels[rows[Modality.INFRARED]])
+        per_identity = {Modality.VISIBLE: visible_per_identity, Modality.INFRARED: infrared_per_identity}
+        records = {m: np.flatnonzero(modality == m) for m in per_identity}
+        self.identities = np.intersect1d(labels[records[Modality.VISIBLE]], labels[records[Modality.INFRARED]])
         if identities_per_batch > len(self.identities):
             raise BadInput(
                 f"identities_per_batch is {identities_per_batch}, but only {len(self.identities)} identities have "
                 "both visible and infrared pictures"
             )
-        self._groups = {m: _grouped(labels, rows[m], self.identities) for m in rows}
-        self._per_batch = identities_per_batch
-        self._seed, self._share = seed, identities_per_batch // world
-        self._first = rank * self._share
-        self.steps = self._epoch_steps(epoch_length, {m: len(r) for m, r in rows.items()})
-        self._table: tuple[int, np.ndarray] | None = None
+        self._groups = [(_grouped(labels, records[m], self.identities), k) for m, k in per_identity.items()]
+        self._identities_per_batch, self._seed = identities_per_batch, seed
+        share = identities_per_batch // world * sum(per_identity.values())
+        self._own = slice(rank * share, (rank + 1) * share)
+        counts = {m: len(found) for m, found in records.items()}
+        self.steps = _epoch_steps(epoch_length, counts, per_identity, identities_per_batch)
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
-        """This process's rows of a step.
+    def samples(self, epoch: int, step: int) -> np.ndarray:
+        """The samples of this process in one step.
 
         Returns:
-            P/world · (K visible + K infrared) int64.
+            P/world · (K visible + K infrared) int64, positions in the labels given.
+
+        Raises:
+            IndexError: the epoch has no such step.
         """
         if not 0 <= step < self.steps:
             raise IndexError(f"an epoch has steps 0 to {self.steps - 1}, not {step}")
-        if self._table is None or self._table[0] != epoch:
-            self._table = (epoch, self._draw(epoch, np.arange(self.steps)))
-        return self._table[1][step, self._first : self._first + self._share].reshape(-1).copy()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_table": None}
+        rng = np.random.default_rng((self._seed, epoch, step))
+        drawn = [
+            rng.choice(members[place], k, replace=len(members[place]) < k)
+            for place in rng.choice(len(self.identities), self._identities_per_batch, replace=False)
+            for members, k in self._groups
+        ]
+        return np.concatenate(drawn)[self._own]
 
     @staticmethod
-    def _check(identities: int, visible: int, infrared: int, rank: int, world: int) -> None:
-        for name, value in (
-            ("identities_per_batch", identities),
-            ("visible_per_identity", visible),
-            ("infrared_per_identity", infrared),
+    def _check(identities: int, visible: int, infrared: int, seed: int, rank: int, world: int) -> None:
+        for name, value, least in (
+            ("identities_per_batch", identities, 1),
+            ("visible_per_identity", visible, 1),
+            ("infrared_per_identity", infrared, 1),
+            ("seed", seed, 0),
         ):
-            if value < 1:
-                raise BadInput(f"{name} is {value}; it must be at least 1")
+            if value < least:
+                raise BadInput(f"{name} is {value}; it must be at least {least}")
         if not 0 <= rank < world:
             raise BadInput(f"rank {rank} is not one of {world} processes; choices: 0 to {world - 1}")
         if identities % world:
             raise BadInput(f"identities_per_batch is {identities}, which {world} processes cannot share equally")
 
-    def _epoch_steps(self, length: EpochLength, rows: dict[Modality, int]) -> int:
-        if length == "agw":
-            return max(rows[m] // (self._per_batch * k) for m, k in self._per_identity.items()) + 1
-        if length == "fastreid":
-            return max(1, sum(rows.values()) // (self._per_batch * sum(self._per_identity.values())))
-        if isinstance(length, str):
-            raise unknown("epoch_length", length, ["agw", "fastreid", "a number of steps"])
-        if length < 1:
-            raise BadInput(f"epoch_length is {length}; it must be 'agw', 'fastreid' or at least 1 step")
-        return length
 
-    def _draw(self, epoch: int, steps: np.ndarray) -> np.ndarray:
-        """Rows of these steps, steps × P × (K visible + K infrared) int64."""
-        steps = steps[:, None]
-        # The P identities with the smallest keys are a uniform draw of P without replacement, in random order.
-        keys = mixed(self._seed, epoch, steps, 0, np.arange(len(self.identities)))
-        if self._per_batch < len(self.identities):
-            chosen = np.argpartition(keys, self._per_batch - 1, axis=1)[:, : self._per_batch]
-            order = np.argsort(np.take_along_axis(keys, chosen, axis=1), axis=1)
-            chosen = np.take_along_axis(chosen, order, axis=1)
-        else:
-            chosen = np.argsort(keys, axis=1)
-        parts = []
-        for m, k in self._per_identity.items():
-            members, start, count = self._groups[m]
-            keys = mixed(self._seed, epoch, steps[:, :, None], 1 + m, chosen[:, :, None], np.arange(k))
-            places = _distinct(keys, count[chosen])
-            parts.append(members[start[chosen][:, :, None] + places])
-        return np.concatenate(parts, axis=2)
+def _epoch_steps(length: EpochLength, counts: dict[Modality, int], per_identity: dict[Modality, int], p: int) -> int:
+    """Steps per epoch, from the number of records of each modality, K of each modality, and P."""
+    if length == "agw":
+        return max(counts[m] // (p * k) for m, k in per_identity.items()) + 1
+    if length == "fastreid":
+        return max(1, sum(counts.values()) // (p * sum(per_identity.values())))
+    if isinstance(length, str):
+        raise unknown("epoch_length", length, ["agw", "fastreid", "a number of steps"])
+    if length < 1:
+        raise BadInput(f"epoch_length is {length}; it must be 'agw', 'fastreid' or at least 1 step")
+    return length
 
 
-def _grouped(labels: np.ndarray, rows: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows sorted by label, and where each identity's rows begin and how many there are."""
-    members = rows[np.argsort(labels[rows], kind="stable")]
-    start = np.searchsorted(labels[members], identities, side="left")
-    stop = np.searchsorted(labels[members], identities, side="right")
-    return members, start, stop - start
-
-
-def _distinct(keys: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """K places below `count` for every cell, all different where count ≥ K, independent draws elsewhere.
-
-    Floyd's algorithm (Bentley and Floyd, CACM 1987) in all cells at once: the j-th draw is among the first
-    count - K + j + 1 places, and the last of these takes the place of a draw that was made before.
-
-    Args:
-        keys: cells × K random uint64.
-        count: cells, int64.
-    """
-    k = keys.shape[-1]
-    places = np.empty(keys.shape, dtype=np.int64)
-    plenty = count >= k
-    for j in range(k):
-        last = np.where(plenty, count - k + j, count - 1)
-        draw = (keys[..., j] % (last + 1).astype(np.uint64)).astype(np.int64)
-        taken = plenty & (places[..., :j] == draw[..., None]).any(axis=-1)
-        places[..., j] = np.where(taken, last, draw)
-    return places
+def _grouped(labels: np.ndarray, records: np.ndarray, identities: np.ndarray) -> list[np.ndarray]:
+    """The records of each identity, in the order of `identities`."""
+    members = records[np.argsort(labels[records], kind="stable")]
+    start, stop = (np.searchsorted(labels[members], identities, side=side) for side in ("left", "right"))
+    return [members[a:b] for a, b in zip(start, stop, strict=True)]

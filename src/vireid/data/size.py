@@ -1,4 +1,4 @@
-"""Picture sizes, written height×width as the field writes them."""
+"""Picture sizes, written height×width, as papers of the field write them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Size(NamedTuple):
         """Read `HEIGHTxWIDTH`.
 
         Raises:
-            BadInput: the text is not two whole numbers of 16..4096 joined by an x.
+            BadInput: the text is not two whole numbers from 16 to 4096 with an x between them.
         """
         if isinstance(text, Size):
             return text

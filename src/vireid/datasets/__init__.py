@@ -1,15 +1,17 @@
-"""Files on disk → `Records`, one file per layout.
+"""Read data sets from disk as `Records`, with one file for each layout.
 
-A layout is a file of this folder that holds
+A layout is a file of this folder with
 
-    read(root, *, trial) -> Records     rows in the data set's own file order
-    TRIALS: int                         how many ready-made splits it has
-    EXPECTED: dict[str, int]            what it should hold, by the names that `doctor.counts` uses
+    read(root, *, fold) -> Records      the records in the data set's own file order
+    FOLDS: int                          how many ready-made splits the data set has
+    EXPECTED: dict[str, int]            the published counts, by the names of `doctor.counts`
 
-and is called by its file name, with hyphens: `sysu_mm01.py` → `sysu-mm01`. Adding a data set is adding such a file.
-Three things are optional: `looks_like(root) -> bool`, by which a mistaken layout is named; a keyword `survey` of
-`read`, by which the doctor lists every missing file instead of hearing of the first; and `TRAINING`, the splits that
-the field trains on where that is not `train` alone.
+The name of the layout is the name of the file, with hyphens: `sysu_mm01.py` is `sysu-mm01`. To add a data set, add such
+a file. Three more things are optional:
+
+    looks_like(root) -> bool            whether a folder has this layout; used in error messages
+    read(root, *, fold, survey)         tells the dataset doctor all missing files, instead of raising at the first
+    TRAINING: tuple[str, ...]           the splits to train on, if not `train` alone
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from vireid.data.records import Records
 from vireid.datasets.doctor import Checkup, Progress, examine
 from vireid.datasets.tree import Survey
 
-__all__ = ["Checkup", "check", "generated", "layouts", "parse_source", "read", "training_rows", "trials"]
+__all__ = ["Checkup", "check", "folds", "generated", "layouts", "parse_source", "read", "training_records"]
+
+GENERATED = "GENERATED.json"
 
 
 @functools.cache
@@ -34,13 +38,13 @@ def _modules() -> dict[str, ModuleType]:
     found = {}
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
-        if hasattr(module, "EXPECTED") and hasattr(module, "TRIALS"):
+        if hasattr(module, "EXPECTED") and hasattr(module, "FOLDS"):
             found[info.name.replace("_", "-")] = module
     return found
 
 
 def layouts() -> tuple[str, ...]:
-    """Names of the layouts, sorted.
+    """The names of all layouts, sorted.
 
     >>> layouts()
     ('folder', 'llcm', 'regdb', 'sysu-mm01')
@@ -49,112 +53,109 @@ def layouts() -> tuple[str, ...]:
 
 
 def parse_source(source: str) -> tuple[str, Path]:
-    """Split `LAYOUT:PATH`.
+    """Split `LAYOUT:PATH` into the layout and the path.
 
     >>> layout, path = parse_source("regdb:data/RegDB")
     >>> layout, path.as_posix()
     ('regdb', 'data/RegDB')
 
     Raises:
-        BadInput: there is no layout or no path, or no such layout.
+        BadInput: the layout or the path is missing, or the layout is unknown.
     """
     layout, colon, path = source.partition(":")
     if not colon or not path.strip():
         raise BadInput(f"'{source}' is not LAYOUT:PATH; layouts: {', '.join(layouts())}")
-    if layout not in _modules():
-        raise unknown("layout", layout, layouts())
+    _module(layout)
     return layout, Path(path.strip()).expanduser()
 
 
-def read(layout: str, root: str | Path, *, trial: int = 1) -> Records:
-    """The pictures of a data set, without opening any of them.
+def read(layout: str, root: str | Path, *, fold: int = 1) -> Records:
+    """Read the records of a data set, without opening its pictures.
 
     Args:
         layout: one of `layouts()`.
-        root: the data set's folder; for `folder` also the path of a CSV file.
-        trial: which ready-made split, 1 to the layout's number of them (RegDB has ten, the others one).
+        root: the folder of the data set; for `folder` also the path of a CSV file.
+        fold: which ready-made split, from 1 to `folds(layout)`. RegDB has ten, the other layouts have one.
 
     Raises:
-        BadInput: unknown layout or trial, or the root does not hold that layout; says which one it looks like.
+        BadInput: the layout or the fold is unknown, or the root has another layout; the sentence names the layout that
+            the root looks like.
     """
-    return _read(layout, Path(root), trial=trial, survey=None)
+    return _read(layout, Path(root), fold=fold, survey=None)
 
 
 def check(
-    layout: str, root: str | Path, *, trial: int = 1, decode: bool = False, progress: Progress | None = None
+    layout: str, root: str | Path, *, fold: int = 1, decode: bool = False, progress: Progress | None = None
 ) -> Checkup:
-    """Examine a data set on disk: what is there, what should be, and what is wrong with single files.
+    """Examine a data set on disk: count what is there, compare it with the published counts, and find bad files.
 
     Args:
-        layout, root, trial: as for `read`.
-        decode: also decode every picture (minutes on a large data set); otherwise only sizes, first bytes and, where
-            two files could be the same, contents are read.
-        progress: called as `progress(done, total)` now and then.
+        layout, root, fold: as in `read`.
+        decode: also decode every picture, which takes minutes for a large data set. Otherwise only sizes and first
+            bytes are read, and the contents of files that could be equal.
+        progress: called as `progress(done, total)` from time to time.
 
     Raises:
-        BadInput: as `read`; missing files of lists are findings here, not errors.
+        BadInput: as in `read`, but a missing file of a list is a finding and not an error.
     """
     survey = Survey()
-    records = _read(layout, Path(root), trial=trial, survey=survey)
+    records = _read(layout, Path(root), fold=fold, survey=survey)
     expected = _modules()[layout].EXPECTED
     return examine(records, expected=expected, survey=survey, decode=decode, progress=progress)
 
 
-def trials(layout: str) -> int:
-    """How many ready-made splits a layout has.
+def folds(layout: str) -> int:
+    """The number of ready-made splits of a layout.
 
-    >>> trials("regdb")
+    >>> folds("regdb")
     10
 
     Raises:
-        BadInput: unknown layout.
+        BadInput: the layout is unknown.
     """
-    if layout not in _modules():
-        raise unknown("layout", layout, layouts())
-    return _modules()[layout].TRIALS
+    return _module(layout).FOLDS
 
 
-def training_rows(records: Records) -> Records:
-    """The rows that the field trains on: for SYSU-MM01 `train` and `val` together, elsewhere `train`.
+def training_records(records: Records) -> Records:
+    """The records that papers train on: `train` and `val` together for SYSU-MM01, `train` for the other layouts.
 
     Raises:
         BadInput: there are none.
     """
     splits = getattr(_modules()[records.layout], "TRAINING", ("train",))
-    rows = records.where(split=splits)
-    if not len(rows):
+    found = records.where(split=splits)
+    if not len(found):
         raise BadInput(f"{records.root} has no pictures to train on (splits {', '.join(splits)})")
-    return rows
+    return found
 
 
 def generated(root: str | Path) -> bool:
-    """Whether the data are a generated world: its writer leaves a file that says so, see `synthesis.world`."""
+    """Whether a folder holds a generated world. `synthesis.world` writes a file into it that says so."""
     return (Path(root) / GENERATED).is_file()
 
 
-GENERATED = "GENERATED.json"
-
-
-def _read(layout: str, root: Path, *, trial: int, survey: Survey | None) -> Records:
+def _module(layout: str) -> ModuleType:
     if layout not in _modules():
         raise unknown("layout", layout, layouts())
-    module = _modules()[layout]
-    if trial not in range(1, module.TRIALS + 1):
-        choices = f"1 to {module.TRIALS}" if module.TRIALS > 1 else "1"
-        raise BadInput(f"{layout} has no trial {trial}; choices: {choices}")
+    return _modules()[layout]
+
+
+def _read(layout: str, root: Path, *, fold: int, survey: Survey | None) -> Records:
+    module = _module(layout)
+    if fold not in range(1, module.FOLDS + 1):
+        choices = f"1 to {module.FOLDS}" if module.FOLDS > 1 else "1"
+        raise BadInput(f"{layout} has no fold {fold}; choices: {choices}")
     surveyed = survey is not None and "survey" in inspect.signature(module.read).parameters
     try:
-        return module.read(root, trial=trial, **({"survey": survey} if surveyed else {}))
+        return module.read(root, fold=fold, **({"survey": survey} if surveyed else {}))
     except BadInput as error:
         hint = _hint(layout, root)
         raise BadInput(f"{error}; {hint}" if hint else str(error)) from None
 
 
 def _hint(layout: str, root: Path) -> str:
-    """What the root may be instead: another layout, or one folder too high."""
-    if not root.is_dir():
-        return ""
-    if _looks_like(layout, root):
+    """A hint for the error message: the layout that the root looks like, or the folder below it that was meant."""
+    if not root.is_dir() or _looks_like(layout, root):
         return ""
     others = [other for other in layouts() if other != layout and _looks_like(other, root)]
     if others:

@@ -1,4 +1,4 @@
-"""The dataset doctor: what a data set on disk holds, what it should hold, and which of its files are ill."""
+"""The dataset doctor: count what a data set holds, compare it with the published counts, and find bad files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS = {
 
 
 class Problem(NamedTuple):
-    """One finding: its kind (a key of `KINDS`), the path it concerns, relative to the root, and a few words."""
+    """One finding: its kind (a key of `KINDS`), the path relative to the root, and a short explanation."""
 
     kind: str
     path: str
@@ -47,13 +47,14 @@ class Checkup:
     Attributes:
         layout: the layout's name.
         root: the folder.
-        counts: what was found, by name (see `counts`).
-        expected: what the layout's publication leads one to expect, by the same names; empty for own data.
-        differences: one sentence for each expected count that was not met. They are no errors: a subset is a data set.
-        problems: every finding about a single file or identity.
-        usable: number of rows whose picture has no problem that keeps it from being used.
+        counts: the counts found, by name (see `counts`).
+        expected: the published counts, by the same names; empty for own data.
+        differences: one sentence for each count that is not as expected. They are not errors, because a part of a data
+            set can be used too.
+        problems: all findings about single files or identities.
+        usable: number of records with a usable picture.
         decoded: whether every picture was decoded.
-        notes: what the reader remarked.
+        notes: the notes of the reader.
     """
 
     layout: str
@@ -67,7 +68,7 @@ class Checkup:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in JSON's types; problems are objects with `kind`, `path` and `detail`."""
+        """All fields as JSON values. A problem is an object with `kind`, `path` and `detail`."""
         return {
             "layout": self.layout,
             "root": str(self.root),
@@ -80,11 +81,9 @@ class Checkup:
             "notes": list(self.notes),
         }
 
-    def lines(self, *, shown: int = 5) -> list[str]:
-        """The same for people: counts, differences, and up to `shown` problems of each kind."""
-        text = [f"{self.layout} at {self.root}"]
-        text += [f"  {name}: {number}{self._aside(name)}" for name, number in self.counts.items()]
-        text += [f"note: {note}" for note in self.notes]
+    def remarks(self, *, shown: int = 5) -> list[str]:
+        """Notes, differences, and up to `shown` problems of each kind, as lines of text."""
+        text = [f"note: {note}" for note in self.notes]
         text += [f"differs: {difference}" for difference in self.differences]
         for kind, words in KINDS.items():
             found = [problem for problem in self.problems if problem.kind == kind]
@@ -97,15 +96,9 @@ class Checkup:
         text.append(f"{self.usable} of {self.counts['pictures']} pictures are usable ({how})")
         return text
 
-    def _aside(self, name: str) -> str:
-        if name not in self.expected:
-            return ""
-        met = self.expected[name] == self.counts[name]
-        return " (as expected)" if met else f" (expected {self.expected[name]})"
-
 
 def counts(records: Records) -> dict[str, int]:
-    """Numbers of pictures, identities, cameras and identity-camera pairs, by split, modality and camera."""
+    """Count pictures, identities, cameras and identity-camera pairs, by split, modality and camera."""
     found = {
         "pictures": len(records),
         "identities": len(np.unique(records.identity)),
@@ -113,32 +106,32 @@ def counts(records: Records) -> dict[str, int]:
     }
     pairs = np.stack([records.identity, records.camera], axis=1)
     for split in [s for s in ("train", "val", "test") if (records.split == s).any()]:
-        part = records.split == split
-        found[f"{split} identities"] = len(np.unique(records.identity[part]))
+        inside = records.split == split
+        found[f"{split} identities"] = len(np.unique(records.identity[inside]))
         for modality in (Modality.VISIBLE, Modality.INFRARED):
-            rows = part & (records.modality == modality)
-            found[f"{split} {modality.word} pictures"] = int(rows.sum())
-            found[f"{split} {modality.word} identity-camera pairs"] = len(np.unique(pairs[rows], axis=0))
-        for camera in np.unique(records.camera[part]):
-            rows = part & (records.camera == camera)
-            found[f"{split} camera {camera} identities"] = len(np.unique(records.identity[rows]))
-            found[f"{split} camera {camera} pictures"] = int(rows.sum())
+            chosen = inside & (records.modality == modality)
+            found[f"{split} {modality.word} pictures"] = int(chosen.sum())
+            found[f"{split} {modality.word} identity-camera pairs"] = len(np.unique(pairs[chosen], axis=0))
+        for camera in np.unique(records.camera[inside]):
+            chosen = inside & (records.camera == camera)
+            found[f"{split} camera {camera} identities"] = len(np.unique(records.identity[chosen]))
+            found[f"{split} camera {camera} pictures"] = int(chosen.sum())
     return found
 
 
 def examine(
     records: Records, *, expected: dict[str, int], survey: Survey, decode: bool, progress: Progress | None = None
 ) -> Checkup:
-    """Examine what a reader found, and what it did not use.
+    """Examine the records that a reader found, and the files that it did not use.
 
     Args:
-        records: the reader's rows.
-        expected: counts to compare with.
-        survey: what the reader missed.
+        records: the records of the reader.
+        expected: the counts to compare with.
+        survey: what the reader did not find.
         decode: decode every picture.
         progress: called as `progress(done, total)` about a hundred times.
     """
-    # A table may lie among anything; only folders that rows come from are searched for pictures without an entry.
+    # A table may be in a folder with many other files. So only folders with records are searched for unlisted pictures.
     tops = sorted({path.split("/")[0] for path in records.path if "/" in path and not path.startswith(("/", ".."))})
     tree = Tree.scan(records.root, tops)
     found = {"picture files": len(tree.pictures), **counts(records)}
@@ -169,11 +162,11 @@ def examine(
 
 
 def _look_at_files(records: Records, *, decode: bool, progress: Progress | None) -> tuple[list[Problem], list[Problem]]:
-    """Problems that make a file unusable, and files with the content of an earlier one."""
+    """Find the files that cannot be used, and the files with the same content as an earlier one."""
     ill: list[Problem] = []
     repeated: list[Problem] = []
-    # Many JPEGs share a size by chance. A few bytes from the middle, read while the file is open anyway, tell nearly
-    # all of them apart, so that hardly any file is read whole.
+    # Many JPEGs have the same size by chance. Some bytes from the middle distinguish nearly all of them, so only few
+    # files are read completely.
     alike: defaultdict[tuple[int, bytes], list[str]] = defaultdict(list)
     every = max(1, len(records) // 100)
     seen: set[str] = set()
@@ -181,7 +174,7 @@ def _look_at_files(records: Records, *, decode: bool, progress: Progress | None)
         if progress is not None and done % every == 0:
             progress(done, len(records))
         if path in seen:
-            repeated.append(Problem("duplicate", path, "has more than one row"))
+            repeated.append(Problem("duplicate", path, "has more than one record"))
             continue
         seen.add(path)
         problem, key = _look_at_file(records.root / path, path)
@@ -200,6 +193,7 @@ def _look_at_files(records: Records, *, decode: bool, progress: Progress | None)
 
 
 def _look_at_file(file: Path, path: str) -> tuple[Problem | None, tuple[int, bytes] | None]:
+    """The problem of a file, or a key that is the same for files with the same content."""
     try:
         with open(file, "rb", opener=without_waiting) as stream:
             status = os.fstat(stream.fileno())
@@ -218,6 +212,7 @@ def _look_at_file(file: Path, path: str) -> tuple[Problem | None, tuple[int, byt
 
 
 def _duplicates(root: Path, groups: Iterable[list[str]]) -> list[Problem]:
+    """One problem for each file that has the content of an earlier file of its group."""
     problems = []
     for group in groups:
         if len(group) < 2:
@@ -232,7 +227,7 @@ def _duplicates(root: Path, groups: Iterable[list[str]]) -> list[Problem]:
 
 
 def _unlisted(tree: Tree, known: set[str]) -> list[Problem]:
-    """One problem for each folder that holds pictures without an entry."""
+    """One problem for each folder with pictures that are not in `known`."""
     folders: defaultdict[str, list[str]] = defaultdict(list)
     for path in tree.pictures:
         if path not in known:

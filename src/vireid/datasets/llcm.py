@@ -1,8 +1,8 @@
-"""LLCM (Zhang and Wang, CVPR 2023): nine cameras, each of them visible by day and near-infrared by night.
+"""LLCM (Zhang and Wang, CVPR 2023): nine cameras, each visible by day and near-infrared by night.
 
 root/{vis,nir}/<identity>/<identity>_c<camera>_s<second>_f<frame>_{vis,nir}.jpg
 root/idx/{train,test}_{vis,nir}.txt           lines "relative path, blank, label"
-root/test_{vis,nir}/cam<camera>/<identity>/…  test pictures once more, in folders; used where they exist
+root/test_{vis,nir}/cam<camera>/<identity>/…  a second copy of the test pictures; used if it exists
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vireid.data.modality import Modality
 from vireid.data.records import Records
 from vireid.datasets.tree import Entry, Survey, Tree, assemble, folder_names, labelled_paths
 
-TRIALS = 1
+FOLDS = 1
 EXPECTED = {
     "cameras": 9,
     "identities": 713 + 351,
@@ -36,18 +36,18 @@ CAMERA_IN_NAME = re.compile(r"_c(\d{1,4})_")
 
 
 def looks_like(root: Path) -> bool:
-    """Whether a folder has this layout's face."""
+    """Whether a folder has this layout."""
     names = set(folder_names(root))
     return "idx" in names and ({"vis", "nir"} <= names or {"test_vis", "test_nir"} <= names)
 
 
-def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records:
-    """Rows by split, modality, camera, identity, file name.
+def read(root: Path, *, fold: int = 1, survey: Survey | None = None) -> Records:
+    """Read the records, sorted by split, modality, camera, identity and file name.
 
-    Inside one identity and camera the files stand in the order of their names: a seeded gallery draw depends on it.
+    The gallery draw, which is seeded, depends on the order of the file names within an identity and camera.
 
     Raises:
-        BadInput: lists or files are missing, or a name does not say its camera.
+        BadInput: lists or files are missing, or a file name has no camera number.
     """
     names = folder_names(root)
     tree = Tree.scan(root, [name for name in ("vis", "nir", "test_vis", "test_nir") if name in names])
@@ -58,11 +58,11 @@ def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records
     for rank, split in enumerate(("train", "test")):
         for word, modality in MODALITIES.items():
             if split == "test" and f"test_{word}" in names:
-                part = _from_folders(tree, word, notes)
+                found = _from_folders(tree, word, notes)
                 _mark_known(root, word, survey)
             else:
-                part = _from_list(tree, f"idx/{split}_{word}.txt", survey)
-            for path, identity, camera, name in part:
+                found = _from_list(tree, f"idx/{split}_{word}.txt", survey)
+            for path, identity, camera, name in found:
                 entry = Entry(path, identity, camera, modality, split)
                 entries.append(((rank, modality, camera, identity, name), entry))
     entries.sort()
@@ -70,8 +70,8 @@ def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records
 
 
 def _from_folders(tree: Tree, word: str, notes: list[str]) -> list[tuple[str, int, int, str]]:
-    """(path, identity, camera, name) of the pictures under `test_<word>`."""
-    part, strange, moved = [], 0, 0
+    """The pictures below `test_<word>`: (path, identity, camera, name)."""
+    pictures, strange, moved = [], 0, 0
     for path in tree.pictures:
         if not path.startswith(f"test_{word}/"):
             continue
@@ -81,17 +81,17 @@ def _from_folders(tree: Tree, word: str, notes: list[str]) -> list[tuple[str, in
             continue
         said = CAMERA_IN_NAME.search(found["name"])
         moved += said is not None and int(said[1]) != int(found["camera"])
-        part.append((path, int(found["identity"]), int(found["camera"]), found["name"]))
+        pictures.append((path, int(found["identity"]), int(found["camera"]), found["name"]))
     if strange:
-        notes.append(f"{strange} pictures do not lie at test_{word}/cam<number>/<identity>/<name> and are left out")
+        notes.append(f"{strange} pictures are not at test_{word}/cam<number>/<identity>/<name> and are left out")
     if moved:
-        notes.append(f"{moved} pictures of test_{word} lie in another camera's folder than their names say")
-    return part
+        notes.append(f"{moved} pictures of test_{word} are in the folder of another camera than their names say")
+    return pictures
 
 
 def _from_list(tree: Tree, name: str, survey: Survey | None) -> list[tuple[str, int, int, str]]:
-    """(path, identity, camera, name) of the pictures that a list names."""
-    part = []
+    """The pictures that a list names: (path, identity, camera, name)."""
+    pictures = []
     paths = labelled_paths(tree.root, name)
     for path, file in zip(paths, tree.find_all(paths, named_by=name, survey=survey), strict=True):
         found = LISTED.fullmatch(path)
@@ -99,12 +99,12 @@ def _from_list(tree: Tree, name: str, survey: Survey | None) -> list[tuple[str, 
         if found is None or camera is None:
             raise BadInput(f"{tree.root / name} names '{path}', which is not <vis|nir>/<number>/…_c<camera>_…")
         if file is not None:
-            part.append((file, int(found["identity"]), int(camera[1]), found["name"]))
-    return part
+            pictures.append((file, int(found["identity"]), int(camera[1]), found["name"]))
+    return pictures
 
 
 def _mark_known(root: Path, word: str, survey: Survey | None) -> None:
-    """Where test folders are used, the same pictures under `vis` and `nir` are nevertheless accounted for."""
+    """Tell the survey the other copies of the test pictures, below `vis` and `nir`, so that they are not unlisted."""
     name = f"idx/test_{word}.txt"
     if survey is not None and (root / name).is_file():
         survey.known.update(labelled_paths(root, name))

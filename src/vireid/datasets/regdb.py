@@ -3,8 +3,8 @@
     root/Visible/<identity>/*.bmp   root/Thermal/<identity>/*.bmp
     root/idx/{train,test}_{visible,thermal}_{1..10}.txt      lines "relative path, blank, label"
 
-The labels of the lists restart at 0 in each list of each trial, so the identity of a row is its folder's number: only
-so can a checkpoint of one trial be kept from being tested on people it was trained on in another.
+The labels of the lists start at 0 in each list of each fold. So the identity of a record is the number of its folder.
+With these numbers, a checkpoint of one fold can be kept from a test on people that it was trained on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vireid.data.modality import Modality
 from vireid.data.records import Records
 from vireid.datasets.tree import Entry, Survey, Tree, assemble, folder_names, labelled_paths
 
-TRIALS = 10
+FOLDS = 10
 EXPECTED = {
     "picture files": 8_240,
     "identities": 412,
@@ -25,21 +25,22 @@ EXPECTED = {
     **{f"{split} {m} pictures": 2_060 for split in ("train", "test") for m in ("visible", "infrared")},
 }
 
-# The lists' word for each modality. The data set has one camera of each kind and does not number them.
+# The word of the lists for each modality. The data set has one camera of each modality and does not number them.
 MODALITIES = {"visible": (Modality.VISIBLE, 1), "thermal": (Modality.INFRARED, 2)}
 PLACE = re.compile(r"(?P<modality>visible|thermal)/(?P<identity>\d{1,9})/[^/]+", re.IGNORECASE)
 
 
 def looks_like(root: Path) -> bool:
-    """Whether a folder has this layout's face."""
+    """Whether a folder has this layout."""
     return {"visible", "thermal"} <= {name.lower() for name in folder_names(root)} and (root / "idx").is_dir()
 
 
-def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records:
-    """Rows of one trial, in the order of its lists: train visible, train thermal, test visible, test thermal.
+def read(root: Path, *, fold: int = 1, survey: Survey | None = None) -> Records:
+    """Read the records of one fold in the order of its lists: train visible and thermal, test visible and thermal.
 
     Raises:
-        BadInput: lists or files are missing, or a line of a list is not of the layout.
+        BadInput: lists or files are missing, a line of a list does not fit the layout, or an identity is in both the
+            training and the test lists.
     """
     tree = Tree.scan(root, [name for name in folder_names(root) if name.lower() in MODALITIES])
     if not tree.pictures:
@@ -47,7 +48,7 @@ def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records
     entries = []
     for split in ("train", "test"):
         for word, (modality, camera) in MODALITIES.items():
-            name = f"idx/{split}_{word}_{trial}.txt"
+            name = f"idx/{split}_{word}_{fold}.txt"
             paths = labelled_paths(root, name)
             for path, file in zip(paths, tree.find_all(paths, named_by=name, survey=survey), strict=True):
                 found = PLACE.fullmatch(path)
@@ -57,5 +58,5 @@ def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records
                     entries.append(Entry(file, int(found["identity"]), camera, modality, split))
     both = {e.identity for e in entries if e.split == "train"} & {e.identity for e in entries if e.split == "test"}
     if both:
-        raise BadInput(f"trial {trial} of {root} has identity {min(both)} both in its training and its test lists")
-    return assemble("regdb", root, entries, trial=trial)
+        raise BadInput(f"fold {fold} of {root} has identity {min(both)} both in its training and its test lists")
+    return assemble("regdb", root, entries, fold=fold)

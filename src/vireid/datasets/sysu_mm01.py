@@ -3,7 +3,7 @@
     root/cam{1..6}/<identity>/<number>.jpg
     root/exp/{train_id,val_id,test_id}.txt        one comma-separated line of identities each
 
-Training uses `train` and `val` together (395 identities) unless a model is to be chosen on `val`.
+Training uses `train` and `val` together (395 identities), unless `val` is needed to choose a model.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vireid.data.modality import Modality
 from vireid.data.records import Records
 from vireid.datasets.tree import Entry, Survey, Tree, assemble, folder_names, read_list
 
-TRIALS = 1
+FOLDS = 1
 TRAINING = ("train", "val")
 INFRARED_CAMERAS = (3, 6)
 LISTS = {"train": "exp/train_id.txt", "val": "exp/val_id.txt", "test": "exp/test_id.txt"}
 
-# Counted from the public split files; the counts of files on disk are the data set's own statement.
+# Counted from the public lists of the splits. The number of files on disk is stated by the data set's paper.
 EXPECTED = {
     "picture files": 30_071 + 15_792,
     "identities": 491,
@@ -43,12 +43,12 @@ EXPECTED = {
 
 
 def looks_like(root: Path) -> bool:
-    """Whether a folder has this layout's face."""
+    """Whether a folder has this layout."""
     return (root / LISTS["train"]).is_file() and any(CAMERA.fullmatch(name) for name in folder_names(root))
 
 
-def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records:
-    """Rows sorted by camera, identity and file name: the order AGW's seeded gallery draw walks.
+def read(root: Path, *, fold: int = 1, survey: Survey | None = None) -> Records:
+    """Read the records, sorted by camera, identity and file name. AGW's gallery draw depends on this order.
 
     Raises:
         BadInput: folders or lists are missing, or the lists contradict each other.
@@ -83,7 +83,7 @@ def read(root: Path, *, trial: int = 1, survey: Survey | None = None) -> Records
     if absent:
         notes.append(f"{len(absent)} identities of the lists have no pictures, the first is {absent[0]:04d}")
     if strange:
-        notes.append(f"{strange} pictures do not lie at cam<1-6>/<identity>/<name> and are left out")
+        notes.append(f"{strange} pictures are not at cam<1-6>/<identity>/<name> and are left out")
     return assemble("sysu-mm01", root, [entry for _, entry in entries], notes=notes)
 
 
@@ -92,6 +92,7 @@ PLACE = re.compile(r"cam(?P<camera>[1-6])/(?P<identity>\d{1,9})/(?P<name>[^/]+)"
 
 
 def _splits(root: Path) -> dict[int, str]:
+    """The split of each identity that a list names."""
     split_of: dict[int, str] = {}
     for split, name in LISTS.items():
         words = re.split(r"[\s,]+", read_list(root, name).strip(" \t\r\n,"))

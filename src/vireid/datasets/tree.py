@@ -1,4 +1,4 @@
-"""What lies under a root: one pass over the folders, the lists beside them, and the step from entries to `Records`."""
+"""Shared by the readers: find the pictures below a root, read lists, and turn entries into `Records`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vireid.data.modality import Modality
 from vireid.data.records import Records
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-# No layout nests deeper than four folders; the bound keeps a link that points upwards from being followed for ever.
+# No layout has more than four levels of folders. The limit ends the search if links form a circle.
 DEEPEST = 8
 
 
 class Entry(NamedTuple):
-    """One picture as a layout describes it; `path` is relative to the root, with forward slashes."""
+    """One picture as its layout describes it. `path` is relative to the root, with forward slashes."""
 
     path: str
     identity: int
@@ -32,11 +32,11 @@ class Entry(NamedTuple):
 
 @dataclass
 class Survey:
-    """Filled by a reader for the dataset doctor, which wants to hear of everything instead of stopping at once.
+    """What a reader collects for the dataset doctor, instead of raising an exception at the first missing file.
 
     Attributes:
-        missing: (list, entry) for every entry of a list that has no file.
-        known: paths that a list names although no row uses them.
+        missing: (list, entry) for every entry of a list without a file.
+        known: paths that a list names although no record uses them.
     """
 
     missing: list[tuple[str, str]] = field(default_factory=list)
@@ -45,11 +45,11 @@ class Survey:
 
 @dataclass(frozen=True)
 class Tree:
-    """The picture files under some folders of a root, found without opening or asking about a single one.
+    """The picture files below some folders of a root. They are found without opening or querying single files.
 
     Attributes:
         root: the folder.
-        pictures: paths relative to it, with forward slashes, sorted.
+        pictures: paths relative to the root, with forward slashes, sorted.
     """
 
     root: Path
@@ -59,10 +59,10 @@ class Tree:
 
     @classmethod
     def scan(cls, root: Path, folders: Iterable[str] | None = None) -> Tree:
-        """Walk `folders` (all of them where None) of `root`; folders that are not there count as empty.
+        """Search these folders of the root (None: all). A folder that does not exist counts as empty.
 
         Raises:
-            BadInput: the root is missing, is not a folder, is empty, or may not be read.
+            BadInput: the root is missing, is not a folder, is empty, or cannot be read.
         """
         tops = folder_names(root) if folders is None else folders
         found = []
@@ -75,7 +75,7 @@ class Tree:
         return cls(root=root, pictures=tuple(found), _present=frozenset(found))
 
     def find(self, path: str) -> str | None:
-        """The file of a list's entry: itself, or the only picture that differs from it in its extension alone."""
+        """The file of a list's entry: the entry itself, or the only picture that differs from it by its extension."""
         if path in self._present:
             return path
         if not self._by_stem and self.pictures:
@@ -85,10 +85,10 @@ class Tree:
         return candidates[0] if len(candidates) == 1 else None
 
     def find_all(self, paths: Sequence[str], *, named_by: str, survey: Survey | None) -> list[str | None]:
-        """Files of a list's entries, in the list's order; None where there is no file and a survey takes note of it.
+        """The files of the entries of a list, in the order of the list. An entry without a file gives None.
 
         Raises:
-            BadInput: entries have no file and there is no survey; names the first of them and their number.
+            BadInput: entries have no file and there is no survey; the sentence names the first and their number.
         """
         found = [self.find(path) for path in paths]
         missing = [path for path, file in zip(paths, found, strict=True) if file is None]
@@ -97,7 +97,7 @@ class Tree:
 
 
 def report_missing(missing: list[str], *, root: Path, named_by: str, survey: Survey | None) -> None:
-    """Hand entries without a file to the survey, or stop.
+    """Add entries without a file to the survey, or raise an exception if there is none.
 
     Raises:
         BadInput: there are such entries and no survey.
@@ -110,9 +110,9 @@ def report_missing(missing: list[str], *, root: Path, named_by: str, survey: Sur
 
 
 def assemble(
-    layout: str, root: Path, entries: Sequence[Entry], *, notes: Sequence[str] = (), trial: int | None = None
+    layout: str, root: Path, entries: Sequence[Entry], *, notes: Sequence[str] = (), fold: int | None = None
 ) -> Records:
-    """Entries as `Records`, in the order given, with a note on identities that only one modality has seen.
+    """Turn entries into `Records`, in the order given, with a note about identities of one modality only.
 
     Raises:
         BadInput: there are no entries.
@@ -130,7 +130,7 @@ def assemble(
         modality=np.asarray(columns[3], dtype=np.int8),
         split=np.asarray(columns[4]),
         time=None if np.isnan(time).all() else time,
-        trial=trial,
+        fold=fold,
         notes=tuple(notes),
     )
     lonely = [f"{identity} ({split})" for split, identity, _ in one_modality_only(records)]
@@ -142,21 +142,21 @@ def assemble(
 
 
 def one_modality_only(records: Records) -> list[tuple[str, int, Modality]]:
-    """(split, identity, the modality it has) of every identity that one modality of its split lacks."""
+    """The identities with pictures of one modality only in a split: (split, identity, the modality it has), sorted."""
     lonely = []
     for split in np.unique(records.split):
-        part = records.split == split
-        seen = {m: np.unique(records.identity[part & (records.modality == m)]) for m in (0, 1)}
+        inside = records.split == split
+        seen = {m: np.unique(records.identity[inside & (records.modality == m)]) for m in (0, 1)}
         for m in (0, 1):
             lonely += [(str(split), int(i), Modality(m)) for i in np.setdiff1d(seen[m], seen[1 - m])]
     return sorted(lonely)
 
 
 def read_list(root: Path, name: str) -> str:
-    """The text of a list file, without a byte-order mark.
+    """Read the text of a list file, without a byte-order mark.
 
     Raises:
-        BadInput: it is missing, may not be read, or is not text.
+        BadInput: the file is missing, cannot be read, or is not text.
     """
     try:
         return (root / name).read_text(encoding="utf-8-sig")
@@ -169,10 +169,10 @@ def read_list(root: Path, name: str) -> str:
 
 
 def labelled_paths(root: Path, name: str) -> list[str]:
-    """The paths of a list whose lines are "relative path, blank, label".
+    """Read the paths of a list with lines "relative path, blank, label".
 
     Raises:
-        BadInput: the list is missing, empty, or a line is not of that form.
+        BadInput: the list is missing or empty, or a line does not have this form.
     """
     paths = []
     for number, line in enumerate(read_list(root, name).splitlines(), start=1):
@@ -188,10 +188,10 @@ def labelled_paths(root: Path, name: str) -> list[str]:
 
 
 def folder_names(root: Path) -> list[str]:
-    """Names of the visible folders of a root, sorted.
+    """The names of the folders in a root that are not hidden, sorted.
 
     Raises:
-        BadInput: the root is missing, is not a folder, is empty, or may not be read.
+        BadInput: the root is missing, is not a folder, is empty, or cannot be read.
     """
     try:
         with os.scandir(root) as listing:
@@ -208,7 +208,7 @@ def folder_names(root: Path) -> list[str]:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file name ends like a picture's and is not hidden (macOS leaves `._name.jpg` files behind)."""
+    """Whether a file name has a picture's extension and is not hidden (macOS creates hidden `._name.jpg` files)."""
     return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
 
 
@@ -218,7 +218,7 @@ def _file_names(root: Path) -> list[str]:
 
 
 def _walk(folder: str, relative: str, depth: int) -> list[str]:
-    """Pictures below `folder`, as `relative/...`; the folder's own entry types are enough, nothing is opened."""
+    """The pictures below `folder`, as `relative/…`. Only the folders are read; no picture is opened."""
     found, below = [], []
     try:
         with os.scandir(folder) as listing:
@@ -238,11 +238,11 @@ def _walk(folder: str, relative: str, depth: int) -> list[str]:
 
 
 def _leads_down(entry: os.DirEntry[str], folder: str) -> bool:
-    """Whether an entry of `folder` is a folder to walk: not a link back to one that is being walked already."""
+    """Whether an entry of `folder` is a folder to search. A link to a folder above it is not."""
     try:
         if not entry.is_dir():
             return False
-    except OSError:  # a link to itself: what is named like a picture is for the reader of pictures to refuse
+    except OSError:  # a link to itself; if it is named like a picture, `read_picture` refuses it
         return False
     if not entry.is_symlink():
         return True

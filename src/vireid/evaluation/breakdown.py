@@ -1,21 +1,21 @@
-"""Where the errors are: by pair of cameras, by identity, and query by query.
+"""A report in pieces: by pair of cameras, by identity, and query by query.
 
-A mean over thousands of queries hides that one camera finds nothing. What is counted here is what the report counts,
-cut into pieces: the same distances, the same exclusion rule, the same draws.
+A mean over thousands of queries can hide that one camera finds nothing. The pieces come from the same ranking as the
+report: the same distances, the same exclusion rule, the same draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vireid.data.protocol import Trial
+from vireid.data.stored import as_json
 from vireid.evaluation import metrics
-from vireid.evaluation.ranking import Matches, rank_matches, rank_trials
-from vireid.evaluation.scoring import Rerank
+from vireid.evaluation.ranking import Ranking
+from vireid.evaluation.scoring import Evaluation
 
 WORST = 20
 
@@ -27,7 +27,7 @@ class PairScore:
     Attributes:
         query_camera, gallery_camera: the data set's own numbers.
         rank1, map: percent, mean over trials; None where no query has a true match (or may see none).
-        queries: how many queries count, in the first trial that has any.
+        queries: how many queries count in the first trial in which any count.
     """
 
     query_camera: int
@@ -58,10 +58,10 @@ class Query:
     """One query against the whole gallery.
 
     Attributes:
-        path: of its picture.
+        path: the picture's path.
         identity, camera: the data set's own numbers.
         precision: average precision in percent, mean over the trials in which it counts.
-        rank: of its nearest true match, as the protocol's CMC counts; mean over those trials.
+        rank: rank of the nearest true match as the protocol's CMC counts it, mean over those trials.
     """
 
     path: str
@@ -76,7 +76,7 @@ class Breakdown:
     """One protocol's result in pieces.
 
     Attributes:
-        protocol: its name.
+        protocol: the protocol's name.
         pairs: by query camera, then gallery camera.
         identities: ascending.
         worst: the queries of the lowest average precision, lowest first.
@@ -89,61 +89,50 @@ class Breakdown:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        return asdict(self)
+        return as_json(self)
 
 
 def break_down(
-    features: np.ndarray,
+    evaluation: Evaluation,
     identity: np.ndarray,
     camera: np.ndarray,
     path: Sequence[str] | np.ndarray,
-    trials: Sequence[Trial],
     *,
-    protocol: str,
-    cmc: str,
-    reranker: Rerank | None = None,
     worst: int = WORST,
 ) -> Breakdown:
-    """Cut one protocol's result into pieces.
+    """Cut one protocol's result into pieces. Nothing is ranked again.
 
     Args:
-        features: N×D finite real numbers.
+        evaluation: from `evaluate`, which was given the cameras too.
         identity: N integers.
         camera: N integers.
         path: N names.
-        trials: the protocol's draws from these N rows.
-        protocol: its name, for the result.
-        cmc: `identity` or `image`.
-        reranker: see `vireid.evaluation.scoring.score`. Re-ranked distances are made once for the whole gallery; a
-            pair of cameras is a part of that matrix.
         worst: how many queries to list.
     """
     pieces: dict[tuple[int, int], list[tuple[float, float, int]]] = {}
-    rows = len(identity)
-    counted, hits, precision, rank = np.zeros(rows, np.int64), np.zeros(rows), np.zeros(rows), np.zeros(rows)
-    for trial in trials:
-        pairs = _camera_pairs(trial, camera)
-        whole, *parts = _ranked(features, identity, trial, [part for _, *part in pairs], reranker)
-        first, found = metrics.first_rank(whole, cmc=cmc), metrics.average_precision(whole)
-        valid = first > 0
-        asked = trial.query[valid]
-        counted[asked] += 1
-        hits[asked] += first[valid] == 1
-        precision[asked] += found[valid]
-        rank[asked] += first[valid]
-        for (cameras, *_), matches in zip(pairs, parts, strict=True):
-            pieces.setdefault(cameras, []).append(_means(matches))
+    samples = len(identity)
+    counted = np.zeros(samples, np.int64)
+    hits, precision, rank = np.zeros(samples), np.zeros(samples), np.zeros(samples)
+    for scores, ranking in zip(evaluation.scores, evaluation.rankings, strict=True):
+        valid = scores.first > 0
+        query = scores.trial.query[valid]
+        counted[query] += 1
+        hits[query] += scores.first[valid] == 1
+        precision[query] += scores.precision[valid]
+        rank[query] += scores.first[valid]
+        for cameras, means in _camera_pairs(ranking, camera):
+            pieces.setdefault(cameras, []).append(means)
     seen = np.flatnonzero(counted)
     hits[seen], precision[seen], rank[seen] = (sums[seen] / counted[seen] for sums in (hits, precision, rank))
     lowest = seen[np.argsort(precision[seen], kind="stable")][:worst]
     people = [(number, seen[identity[seen] == number]) for number in np.unique(identity[seen])]
     return Breakdown(
-        protocol,
+        evaluation.report.protocol,
         tuple(_pair(cameras, values) for cameras, values in sorted(pieces.items())),
-        tuple(_identity(number, asking, hits, precision) for number, asking in people),
+        tuple(_identity(number, query, hits, precision) for number, query in people),
         tuple(
-            Query(str(path[row]), int(identity[row]), int(camera[row]), 100.0 * float(precision[row]), float(rank[row]))
-            for row in lowest
+            Query(str(path[q]), int(identity[q]), int(camera[q]), 100.0 * float(precision[q]), float(rank[q]))
+            for q in lowest
         ),
     )
 
@@ -161,43 +150,25 @@ def lines(breakdown: Breakdown, *, worst: int = 5) -> str:
     return "\n".join(out)
 
 
-def _camera_pairs(trial: Trial, camera: np.ndarray) -> list[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
-    """((query camera, gallery camera), positions in the queries, positions in the gallery) of every pair there is."""
-    asked, searched = camera[trial.query], camera[trial.gallery]
-    return [
-        ((int(a), int(b)), np.flatnonzero(asked == a), np.flatnonzero(searched == b))
-        for a in np.unique(asked)
-        for b in np.unique(searched)
-    ]
-
-
-def _ranked(
-    features: np.ndarray,
-    identity: np.ndarray,
-    trial: Trial,
-    parts: Sequence[Sequence[np.ndarray]],
-    reranker: Rerank | None,
-) -> list[Matches]:
-    """The matches of the whole trial, then those of each part of it."""
-    smaller = [Trial(trial.query[q], trial.gallery[g], trial.query_key[q], trial.gallery_key[g]) for q, g in parts]
-    if reranker is None:
-        return rank_trials(features, identity, [trial, *smaller])
-    values = reranker(features[trial.query], features[trial.gallery])
-    found = [rank_matches(values, trial, identity)]
-    for part, (q, g) in zip(smaller, parts, strict=True):
-        found.append(rank_matches(values[np.ix_(q, g)], part, identity))
+def _camera_pairs(ranking: Ranking, camera: np.ndarray) -> list[tuple[tuple[int, int], tuple[float, float, int]]]:
+    """(query camera, gallery camera) → Rank-1 and mAP in percent, and how many queries count; for every pair."""
+    found = []
+    query_camera = camera[ranking.trial.query]
+    for gallery_camera, matches in ranking.by_camera.items():
+        precision = metrics.average_precision(matches)
+        # At rank 1 both ways of counting agree.
+        first = metrics.first_rank(matches, cmc="image")
+        for number in np.unique(query_camera):
+            valid = (query_camera == number) & (first > 0)
+            means = (float("nan"), float("nan"), 0)
+            if valid.any():
+                means = (
+                    100.0 * float((first[valid] == 1).mean()),
+                    100.0 * float(precision[valid].mean()),
+                    int(valid.sum()),
+                )
+            found.append(((int(number), gallery_camera), means))
     return found
-
-
-def _means(matches: Matches) -> tuple[float, float, int]:
-    """Rank-1 and mAP in percent, and how many queries count."""
-    precision = metrics.average_precision(matches)
-    valid = ~np.isnan(precision)
-    if not valid.any():
-        return float("nan"), float("nan"), 0
-    # At rank 1 both ways of counting agree.
-    first = metrics.first_rank(matches, cmc="image")[valid]
-    return 100.0 * float((first == 1).mean()), 100.0 * float(precision[valid].mean()), int(valid.sum())
 
 
 def _pair(cameras: tuple[int, int], values: Sequence[tuple[float, float, int]]) -> PairScore:
@@ -208,7 +179,7 @@ def _pair(cameras: tuple[int, int], values: Sequence[tuple[float, float, int]]) 
     return PairScore(*cameras, rank1, precision, counting[0][2])
 
 
-def _identity(number: int, rows: np.ndarray, hits: np.ndarray, precision: np.ndarray) -> IdentityScore:
+def _identity(number: int, query: np.ndarray, hits: np.ndarray, precision: np.ndarray) -> IdentityScore:
     return IdentityScore(
-        int(number), 100.0 * float(hits[rows].mean()), 100.0 * float(precision[rows].mean()), len(rows)
+        int(number), 100.0 * float(hits[query].mean()), 100.0 * float(precision[query].mean()), len(query)
     )

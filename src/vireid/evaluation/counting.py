@@ -1,6 +1,7 @@
-"""The compiled inner loop of ranking: count what stands ahead of each true match, sort nothing.
+"""The compiled inner loop of ranking. It counts the pictures ahead of each true match, and needs no sorting.
 
-This module imports numba, which costs about half a second; `vireid.evaluation.ranking` imports it when it first ranks.
+This module imports numba, which takes about half a second. So `vireid.evaluation.ranking` imports this module only when
+it ranks for the first time.
 """
 
 from __future__ import annotations
@@ -12,55 +13,57 @@ from numba import njit
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile a loop with numba, keeping what was compiled for the next process where there is a folder for it."""
-    # nogil lets plain threads share the work: numba's own thread pools may not be entered by two threads at a time.
+    """Compile a function with numba. If a cache folder is writable, later processes read the compiled code from it."""
+    # nogil allows several Python threads to share the work. Two threads must not use numba's own thread pool at a time.
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to keep compiled code in: compile once per process
+    except RuntimeError:  # no writable cache folder: compile once in each process
         return njit(**options)(function)
 
 
-LANES = 64  # the row buffer is padded to whole vector steps, so that no scalar remainder is left
+# The buffer of distances is padded to a multiple of this length, so that vector instructions cover all of it.
+LANES = 64
 
 
 @compiled
-def _below(row, threshold):  # pragma: no cover - compiled
+def _below(distances, threshold):  # pragma: no cover - compiled
     count = np.int32(0)
-    for j in range(row.size):
-        # The cast keeps a 32-bit counter, which vectorises twice as wide.
-        count = np.int32(count + (row[j] < threshold))
+    for j in range(distances.size):
+        # The cast keeps the counter at 32 bits, so that one vector instruction handles twice as many.
+        count = np.int32(count + (distances[j] < threshold))
     return count
 
 
 @compiled
-def _up_to(row, threshold):  # pragma: no cover - compiled
+def _up_to(distances, threshold):  # pragma: no cover - compiled
     count = np.int32(0)
-    for j in range(row.size):
-        count = np.int32(count + (row[j] <= threshold))
+    for j in range(distances.size):
+        count = np.int32(count + (distances[j] <= threshold))
     return count
 
 
 @compiled
-def _equal(row, threshold):  # pragma: no cover - compiled
+def _equal(distances, threshold):  # pragma: no cover - compiled
     count = np.int32(0)
-    for j in range(row.size):
-        count = np.int32(count + (row[j] == threshold))
+    for j in range(distances.size):
+        count = np.int32(count + (distances[j] == threshold))
     return count
 
 
 @compiled
-def _ahead(row, place):  # pragma: no cover - compiled
-    """How many entries rank ahead of the one at `place`: smaller ones, and equal ones that stand before it."""
-    threshold = row[place]
+def _ahead(distances, place):  # pragma: no cover - compiled
+    """How many distances rank ahead of the one at `place`: smaller ones, and equal ones at earlier places."""
+    threshold = distances[place]
     middle = place // LANES * LANES
     after = middle + LANES
-    # Only the vector step around `place` has to look at places. Slices, as numba vectorises loops that begin at 0.
+    # Equal distances need a comparison of places only near `place`. Slices are used because numba vectorises loops that
+    # begin at 0.
     return (
-        np.int64(_up_to(row[:middle], threshold))
-        + np.int64(_below(row[middle:after], threshold))
-        + np.int64(_below(row[after:], threshold))
-        + _equal(row[middle:place], threshold)
+        np.int64(_up_to(distances[:middle], threshold))
+        + np.int64(_below(distances[middle:after], threshold))
+        + np.int64(_below(distances[after:], threshold))
+        + _equal(distances[middle:place], threshold)
     )
 
 
@@ -78,21 +81,24 @@ def rank_rows(  # pragma: no cover - compiled
     ranks,
     ahead,
 ):
-    """Rank the true matches of some queries in one gallery.
+    """Rank the true matches of B queries in one gallery of G pictures. It writes into `ranks` and `ahead`.
 
     Args:
-        values: B×U float, smaller is nearer.
-        columns: G integers, which column of `values` each gallery picture has; gallery order breaks ties.
-        gallery_key, gallery_code: G integers, exclusion key and identity (0..I−1).
-        first: I+1 integers; the pictures of identity i are members[first[i]:first[i + 1]], ascending.
-        query_code, query_key: B integers, identity (−1: not in the gallery) and exclusion key (never −1).
-        offset: B integers, where a query's ranks begin in `ranks`.
-        ranks: int32, written: ascending, 1 = nearest; as many zeros follow as matches were excluded.
-        ahead: B int32, written: other identities with a picture nearer than the first match; −1 without a match.
+        values: B×U float; a smaller value is nearer.
+        columns: G integers, the column of `values` for each gallery picture. Gallery order breaks ties.
+        gallery_key, gallery_code: G integers each, exclusion key and identity (0..I−1).
+        first: I+1 integers. The gallery pictures of identity i are members[first[i]:first[i + 1]], ascending.
+        members: gallery pictures, sorted by identity.
+        query_code, query_key: B integers each, identity (−1 if it is not in the gallery) and exclusion key (never −1).
+        offset: B integers, where the ranks of each query begin in `ranks`.
+        ranks: int32, output: the ranks of the true matches of each query, ascending, 1 = nearest. After them stand as
+            many zeros as true matches were excluded.
+        ahead: B int32, output: number of other identities that have a picture nearer than the first match; −1 without
+            a match.
     """
     size = columns.size
-    row = np.full((size + LANES - 1) // LANES * LANES, np.inf, values.dtype)
-    infinite = row[0] if size == 0 else values.dtype.type(np.inf)
+    distances = np.full((size + LANES - 1) // LANES * LANES, np.inf, values.dtype)
+    infinite = distances[0] if size == 0 else values.dtype.type(np.inf)
     seen = np.full(first.size, -1, np.int64)
     for q in range(query_code.size):
         ahead[q] = -1
@@ -100,9 +106,9 @@ def rank_rows(  # pragma: no cover - compiled
         if code < 0:
             continue
         key = query_key[q]
-        line = values[q]
+        unordered = values[q]
         for j in range(size):
-            row[j] = infinite if gallery_key[j] == key else line[columns[j]]
+            distances[j] = infinite if gallery_key[j] == key else unordered[columns[j]]
         begin = offset[q]
         found = 0
         best = np.int64(size + 1)
@@ -111,11 +117,11 @@ def rank_rows(  # pragma: no cover - compiled
             p = members[m]
             if gallery_key[p] == key:
                 continue
-            rank = _ahead(row, np.int64(p)) + 1
+            rank = _ahead(distances, np.int64(p)) + 1
             if rank < best:
                 best = rank
                 nearest = p
-            # Insert among the ranks found so far.
+            # Insert the rank among those found so far, in ascending order.
             at = begin + found
             while at > begin and ranks[at - 1] > rank:
                 ranks[at] = ranks[at - 1]
@@ -124,12 +130,12 @@ def rank_rows(  # pragma: no cover - compiled
             found += 1
         if found == 0:
             continue
-        left = best - 1  # pictures that are nearer than the first match, none of them of its identity
+        left = best - 1  # pictures nearer than the first match; all of them are of other identities
         others = 0
-        threshold = row[nearest]
+        threshold = distances[nearest]
         j = 0
         while left > 0:
-            if row[j] < threshold or (row[j] == threshold and j < nearest):
+            if distances[j] < threshold or (distances[j] == threshold and j < nearest):
                 left -= 1
                 if seen[gallery_code[j]] != q:
                     seen[gallery_code[j]] = q

@@ -1,4 +1,4 @@
-"""From pictures to features: every picture once, whatever the number of protocols and trials."""
+"""Compute the embedding of each picture once, for all protocols and all trials."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ def embed_pictures(
     precision: str = "off",
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Embed pictures batch by batch.
+    """Compute the embeddings of all pictures, batch by batch.
 
     Args:
         embed: (N×3×H×W float32 normalised images, N int64 modalities) → N×D features of length one.
-        pictures: (rows, N×3×H×W uint8 images, N int64 modalities), rows ascending from 0 without a gap.
-        flip: average each feature with that of the mirrored picture (and bring it back to length one).
+        pictures: batches (N record numbers, N×3×H×W uint8 images, N int64 modalities). The record numbers of all
+            batches together are 0, 1, 2, … in ascending order.
+        flip: true to add the feature of the mirrored picture to each feature and normalise the sum to length one.
         device: where `embed` computes.
         precision: `off` for float32, `bf16` or `fp16` for autocast.
-        progress: called with the number of pictures done so far.
+        progress: called after each batch with the number of pictures that are done.
 
     Returns:
-        rows×D float32.
+        R×D float32 for R records, in their order; 0×0 if there are no pictures.
     """
     kind = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     device = torch.device(device)
     found: list[np.ndarray] = []
     done = 0
     with torch.inference_mode(), torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
-        for _rows, images, modality in pictures:
+        for _records, images, modality in pictures:
             images = normalise(images).to(device).contiguous(memory_format=torch.channels_last)
             modality = modality.to(device)
             features = embed(images, modality).float()

@@ -1,4 +1,4 @@
-"""From ranks to CMC, average precision and inverse negative penalty. Nothing here knows a camera or a data set."""
+"""CMC, average precision and inverse negative penalty from ranks. They do not depend on cameras or on data sets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from vireid.evaluation.ranking import Matches
 
 
 def first_rank(matches: Matches, *, cmc: str) -> np.ndarray:
-    """The rank at which each query is answered.
+    """The rank of the first true match of each query.
 
     Args:
-        matches: of Q queries.
-        cmc: `image` counts pictures: the smallest rank of a true match. `identity` counts each identity once, at its
-            nearest picture: one more than the other identities ahead of the first match.
+        matches: true matches of Q queries.
+        cmc: `image` ranks pictures. `identity` ranks identities: each identity counts once, at its nearest picture, so
+            the rank is one more than the number of other identities ahead of the first match.
 
     Returns:
         Q int64, 1 = nearest; 0 for a query without a true match.
@@ -27,11 +27,11 @@ def first_rank(matches: Matches, *, cmc: str) -> np.ndarray:
 
 
 def cumulative_matches(first: np.ndarray, k: int) -> np.ndarray:
-    """The CMC curve: the share of valid queries that are answered within 1, 2, … k.
+    """The CMC curve: share of valid queries with a true match at rank 1, at rank 2 or less, …, at rank k or less.
 
     Args:
-        first: Q int64 from `first_rank`; zeros are skipped.
-        k: how many ranks.
+        first: Q int64 from `first_rank`. Zeros (queries without a true match) are not valid and are not counted.
+        k: number of ranks.
 
     Returns:
         k float64 in 0..1; NaN if no query is valid.
@@ -46,7 +46,12 @@ def cumulative_matches(first: np.ndarray, k: int) -> np.ndarray:
 
 
 def average_precision(matches: Matches) -> np.ndarray:
-    """The mean, over a query's true matches, of i / (rank of the i-th); no interpolation between them.
+    """Average precision of each query: the mean of i / (rank of the i-th true match) over its true matches.
+
+    There is no interpolation.
+
+    Args:
+        matches: true matches of Q queries.
 
     Returns:
         Q float64 in 0..1; NaN for a query without a true match.
@@ -60,9 +65,13 @@ def average_precision(matches: Matches) -> np.ndarray:
 
 
 def inverse_penalty(matches: Matches) -> np.ndarray:
-    """The number of true matches over the rank of the last: what is left to look through for the hardest one.
+    """Inverse negative penalty of each query: the number of true matches, divided by the rank of the last of them.
 
-    Its mean over queries is mINP (Ye et al., Deep learning for person re-identification, TPAMI 2022, equation 9).
+    It is low if the hardest true match has a high rank. Its mean over queries is mINP (Ye et al., "Deep Learning for
+    Person Re-identification: A Survey and Outlook", TPAMI 2022, equation 9).
+
+    Args:
+        matches: true matches of Q queries.
 
     Returns:
         Q float64 in 0..1; NaN for a query without a true match.

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vireid.data.errors import BadInput
 from vireid.data.protocol import parse_protocol
+from vireid.data.stored import as_json, from_values
 
-METRICS = ("rank1", "rank5", "rank10", "rank20", "map", "minp")
-_HEADINGS = ("R1", "R5", "R10", "R20", "mAP", "mINP")
-_COUNTS = ("valid_queries", "queries", "gallery")
+TITLES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "rank20": "Rank-20", "map": "mAP", "minp": "mINP"}
+"""Metric → how it is written in full. Every other list of metrics is made from this one."""
+METRICS = tuple(TITLES)
+SHORT = {name: title.replace("Rank-", "R") for name, title in TITLES.items()}
+"""Metric → column heading where there is little room."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ class Report:
         map: mean average precision in percent, mean over trials.
         minp: mean inverse negative penalty in percent, mean over trials.
         trials: for each draw the same six metrics and its own `valid_queries`, `queries`, `gallery`.
-        std: for each metric the population standard deviation over trials, in percent points (what `numpy.std` gives
-            and the field's scripts print); 0 when there is one trial. It says how much the draw moves the number,
-            nothing about training again.
-        valid_queries: queries with a true match left in the gallery; only these count. Like the two below, of the
-            first trial.
+        std: for each metric the population standard deviation over trials, in percentage points (what `numpy.std`
+            gives); 0 when there is one trial. It says how much the draw moves the number, and nothing about another
+            training.
+        valid_queries: queries with a true match left in the gallery; only these count. This number and the two below
+            are those of the first trial.
         queries: all queries.
         gallery: gallery pictures.
         embedding: which feature was compared.
@@ -40,7 +43,7 @@ class Report:
         warnings: sentences a reader needs before comparing.
         distance: `cosine` or `euclidean`.
         cmc: `identity` or `image`, see `vireid.data.protocol.Protocol`.
-        chance_rank1: what rank1 would be, in expectation, if every ranking were shuffled; percent.
+        chance_rank1: the expected rank1 of a random ranking, in percent.
     """
 
     protocol: str
@@ -50,7 +53,7 @@ class Report:
     rank20: float
     map: float
     minp: float
-    trials: tuple[Mapping[str, float], ...]
+    trials: tuple[Mapping[str, int | float], ...]
     std: Mapping[str, float]
     valid_queries: int
     queries: int
@@ -59,55 +62,39 @@ class Report:
     flip: bool = False
     rerank: str = "none"
     seed: int | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     distance: str = "cosine"
     cmc: str = "identity"
     chance_rank1: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; numbers that are not known are None, as JSON has no NaN."""
-        out = asdict(self)
-        out["trials"] = [dict(trial) for trial in self.trials]
-        out["std"] = dict(self.std)
-        out["warnings"] = list(self.warnings)
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in out.items()
-        }
+        return as_json(self)
 
     @classmethod
-    def from_json(cls, text: str | Mapping[str, Any]) -> Report:
+    def from_json(cls, text: str | Mapping[str, Any], where: str = "a report's JSON") -> Report:
         """The report that `to_json` wrote, from its values or their text.
 
         Raises:
-            BadInput: it is no JSON object, or a field is missing or unknown.
+            BadInput: it is no JSON object, or a field is missing, unknown or of a wrong type.
         """
         if isinstance(text, str):
             try:
                 text = json.loads(text)
             except json.JSONDecodeError as error:
-                raise BadInput(f"a report's JSON cannot be read: {error}") from None
+                raise BadInput(f"{where} cannot be read: {error}") from None
         if not isinstance(text, Mapping):
-            raise BadInput(f"a report's JSON is one object, not {type(text).__name__}")
-        names = [f.name for f in fields(cls)]
-        strange = sorted(set(text) ^ set(names))
-        if strange:
-            side = "has an unknown field" if strange[0] in text else "lacks the field"
-            raise BadInput(f"a report's JSON {side} '{strange[0]}'; its fields: {', '.join(names)}")
-        values = dict(text)
-        values["trials"] = tuple(dict(trial) for trial in values["trials"])
-        values["std"] = dict(values["std"])
-        values["warnings"] = tuple(values["warnings"])
-        if values["chance_rank1"] is None:
-            values["chance_rank1"] = math.nan
-        return cls(**values)
+            raise BadInput(f"{where} is one object, not {type(text).__name__}")
+        known = text.get("chance_rank1", 0.0) is not None
+        found = from_values(cls, text if known else {**text, "chance_rank1": 0.0}, where)
+        return found if known else replace(found, chance_rank1=math.nan)
 
 
 def incomparable(reports: Sequence[Report]) -> list[str]:
-    """Sentences about reports that stand side by side but do not measure the same thing.
+    """Warnings about reports that answer the same question in different ways.
 
-    Different layouts, directions and shots are different questions and need no warning; what needs one is the same
-    question under two conventions, which papers print in one column.
+    Reports on different layouts, directions or shots need no warning. A warning is needed where the same question was
+    asked under two conventions, or measured in two ways: papers print such numbers in one column.
     """
     found = []
     for question, together in _by_question(reports).items():
@@ -126,6 +113,20 @@ def incomparable(reports: Sequence[Report]) -> list[str]:
     return found
 
 
+def draw_differences(reports: Sequence[Report]) -> list[str]:
+    """How much SYSU-MM01's two draws differ, in percentage points, wherever both were measured."""
+    agw = {report.protocol.removesuffix("@agw"): report for report in reports}
+    found = []
+    for report in reports:
+        question, _, draw = report.protocol.partition("@")
+        if draw == "official" and question in agw:
+            other = agw[question]
+            names = {short: name for name, short in SHORT.items() if name != "rank5"}
+            numbers = [f"{short} {getattr(report, n) - getattr(other, n):+.2f}" for short, n in names.items()]
+            found.append(f"{question}: official permutation minus AGW's draw: {', '.join(numbers)}")
+    return found
+
+
 def table(reports: Report | Sequence[Report]) -> str:
     """The reports as lines of text: mean ± standard deviation over trials in percent, then the warnings.
 
@@ -135,7 +136,7 @@ def table(reports: Report | Sequence[Report]) -> str:
     reports = [reports] if isinstance(reports, Report) else list(reports)
     if not reports:
         return "no reports"
-    lines = [["protocol", *_HEADINGS, "chance R1", "queries", "gallery", "trials"]]
+    lines = [["protocol", *SHORT.values(), "chance R1", "queries", "gallery", "trials"]]
     for report in reports:
         many = len(report.trials) > 1
         cells = [f"{getattr(report, name):.2f}" + (f" ± {report.std[name]:.2f}" if many else "") for name in METRICS]

@@ -1,9 +1,9 @@
-"""Features in, report out: a protocol at work."""
+"""From features to a report: a protocol applied to a test set."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,14 @@ import numpy as np
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.permutation import Permutation, read_permutation
-from vireid.data.protocol import Protocol, Trial, draw_trials, parse_protocol
+from vireid.data.protocol import Protocol, Trial, draw_trials, parse_protocol, protocol_names
 from vireid.evaluation import metrics
 from vireid.evaluation.distance import DISTANCES
-from vireid.evaluation.ranking import Matches, rank_matches, rank_trials, top_matches
+from vireid.evaluation.ranking import Ranking, Rerank, rank_once
 from vireid.evaluation.report import METRICS, Report
-
-__all__ = ["TrialScores", "chance", "read_features", "score", "score_trials", "top_matches"]
 
 COLUMNS = ("features", "identity", "camera", "modality")
 _RANKS = (1, 5, 10, 20)
-
-Rerank = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(Q×D query features, G×D gallery features) → Q×G float distances, smaller is nearer."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,40 @@ class TrialScores:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """How features were made and compared; part of every report.
+
+    Attributes:
+        distance: `cosine` (features are brought to length one first) or `euclidean` (as they are).
+        rerank: name of the re-ranking, or `none`.
+        embedding: which feature it is, in words.
+        flip: whether the mirrored picture's feature was added.
+        seed: of the run that trained the model, where known.
+    """
+
+    distance: str = "cosine"
+    rerank: str = "none"
+    embedding: str = "given"
+    flip: bool = False
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One protocol's result: the report, and what it was made from.
+
+    Attributes:
+        report: the numbers.
+        scores: each trial's result, query by query.
+        rankings: each trial, ranked once.
+    """
+
+    report: Report
+    scores: tuple[TrialScores, ...]
+    rankings: tuple[Ranking, ...]
+
+
 def score(
     features: Any,
     identity: Any,
@@ -54,65 +83,114 @@ def score(
     *,
     protocol: str | Protocol,
     distance: str = "cosine",
-    embedding: str = "given",
-    flip: bool = False,
     rerank: str = "none",
     reranker: Rerank | None = None,
+    embedding: str = "given",
+    flip: bool = False,
     seed: int | None = None,
     permutation: Permutation | str | Path | None = None,
-    trials: int | None = None,
 ) -> Report:
     """Evaluate features of any model under a named protocol.
 
+    All arrays have one entry for each picture of the test set, in file order: the seeded draws depend on the order.
+
     Args:
-        features: N×D real numbers (array or tensor), one row for each picture of the test set.
+        features: N×D real numbers (array or tensor).
         identity: N integers.
         camera: N integers, the data set's own numbers.
         modality: N integers, 0 visible or 1 infrared.
         protocol: a name such as `sysu-mm01/all/single`.
         distance: `cosine` (features are brought to length one first) or `euclidean` (as they are).
-        embedding, flip, seed: written into the report; they say how the features were made.
-        rerank: name of the re-ranking for the report; `none` unless `reranker` is given.
+        rerank: `none`, `k-reciprocal` or `query-expansion`; or any name, if `reranker` is given.
         reranker: makes the distances of one trial from its query and gallery features, in place of `distance`.
+        embedding, flip, seed: how the features were made; written into the report.
         permutation: for the `@official` draws: what `read_permutation` gave, or the file.
-        trials: only the first so many draws; None for all of the protocol's.
-
-    All rows stand in file order, as the seeded draws depend on it.
 
     Raises:
-        BadInput: anything about the arrays or names that cannot be used, in one sentence.
+        BadInput: an array or a name cannot be used; the sentence says which.
     """
     rules = parse_protocol(protocol)
     if distance not in DISTANCES:
         raise unknown("distance", distance, DISTANCES)
-    if (rerank == "none") != (reranker is None):
-        raise BadInput(f"re-ranking '{rerank}' goes with {'a' if rerank != 'none' else 'no'} reranker")
+    if reranker is None and rerank != "none":
+        from vireid.evaluation.reranking import find_reranker
+
+        reranker = find_reranker(rerank)
+    elif rerank == "none" and reranker is not None:
+        raise BadInput("a reranker needs a name for the report: rerank=NAME")
     features, identity, camera, modality = _checked(features, identity, camera, modality)
     if isinstance(permutation, (str, Path)):
         permutation = read_permutation(permutation)
     drawn = draw_trials(rules, identity, camera, modality, permutation=permutation)
-    drawn = drawn[: _trial_count(trials, rules)]
-    scored = score_trials(features, identity, drawn, cmc=rules.cmc, distance=distance, reranker=reranker)
-    mean = {name: float(np.mean([one.metrics[name] for one in scored])) for name in METRICS}
-    std = {name: float(np.std([one.metrics[name] for one in scored])) for name in METRICS}
-    first = scored[0].metrics
-    return Report(
+    how = Measured(distance, rerank, embedding, bool(flip), seed)
+    return evaluate(features, identity, rules, drawn, how, reranker=reranker).report
+
+
+def evaluate(
+    features: np.ndarray,
+    identity: np.ndarray,
+    rules: Protocol,
+    trials: Sequence[Trial],
+    how: Measured,
+    *,
+    reranker: Rerank | None = None,
+    camera: np.ndarray | None = None,
+    listed: int = 0,
+) -> Evaluation:
+    """Evaluate features on trials that are already drawn, ranking each trial once.
+
+    Args:
+        features: N×D finite real numbers.
+        identity: N integers.
+        rules: the protocol.
+        trials: its draws from these N samples.
+        how: how the features were made and compared.
+        reranker: makes the distances of one trial, in place of `how.distance`.
+        camera: N integers; also rank within each gallery camera, which `break_down` needs.
+        listed: how many ranked lists to keep; see `rank_once`.
+    """
+    rankings = rank_once(
+        features, identity, trials, distance=how.distance, reranker=reranker, camera=camera, listed=listed
+    )
+    scores = [_trial_scores(ranking, rules.cmc) for ranking in rankings]
+    first = scores[0].metrics
+    report = Report(
         protocol=rules.name,
-        **mean,
-        trials=tuple(one.metrics for one in scored),
-        std=std,
+        **{name: float(np.mean([one.metrics[name] for one in scores])) for name in METRICS},
+        trials=tuple(one.metrics for one in scores),
+        std={name: float(np.std([one.metrics[name] for one in scores])) for name in METRICS},
         valid_queries=int(first["valid_queries"]),
         queries=int(first["queries"]),
         gallery=int(first["gallery"]),
-        embedding=embedding,
-        flip=bool(flip),
-        rerank=rerank,
-        seed=seed,
-        warnings=tuple(_warnings(rules, scored, identity, features, rerank)),
-        distance=distance,
+        embedding=how.embedding,
+        flip=how.flip,
+        rerank=how.rerank,
+        seed=how.seed,
+        warnings=tuple(_warnings(rules, scores, identity, features, how.rerank)),
+        distance=how.distance,
         cmc=rules.cmc,
-        chance_rank1=100.0 * float(np.mean([chance(trial, identity) for trial in drawn])),
+        chance_rank1=100.0 * float(np.mean([chance(trial, identity) for trial in trials])),
     )
+    return Evaluation(report, tuple(scores), tuple(rankings))
+
+
+def with_both_draws(names: Sequence[str], permutation: Permutation | str | Path | None) -> list[str]:
+    """The protocols to evaluate: where a permutation is given, a name without a draw stands for both draws.
+
+    Raises:
+        BadInput: an unknown name, or a permutation although no protocol uses it.
+    """
+    if permutation is None:
+        return list(names)
+    found: list[str] = []
+    for name in names:
+        parse_protocol(name)
+        both = [f"{name}@agw", f"{name}@official"]
+        found += both if both[1] in protocol_names() else [name]
+    if not any(name.endswith("@official") for name in found):
+        known = [name for name in protocol_names("sysu-mm01") if name.endswith("@official")]
+        raise BadInput(f"--permutation is for {', '.join(known)}; none of them is asked for: {', '.join(names)}")
+    return list(dict.fromkeys(found))
 
 
 def score_trials(
@@ -129,18 +207,13 @@ def score_trials(
     Args:
         features: N×D finite real numbers.
         identity: N integers.
-        trials: draws from these N rows.
-        cmc: `identity` or `image`.
+        trials: draws from these N samples.
+        cmc: `identity` or `image`, see `vireid.data.protocol.Protocol`.
         distance: `cosine` or `euclidean`.
-        reranker: see `score`.
+        reranker: makes the distances of one trial, in place of `distance`.
     """
-    if reranker is None:
-        matched = rank_trials(features, identity, trials, distance=distance)
-    else:
-        matched = [
-            rank_matches(reranker(features[trial.query], features[trial.gallery]), trial, identity) for trial in trials
-        ]
-    return [_trial_scores(trial, matches, cmc) for trial, matches in zip(trials, matched, strict=True)]
+    rankings = rank_once(features, identity, trials, distance=distance, reranker=reranker)
+    return [_trial_scores(ranking, cmc) for ranking in rankings]
 
 
 def chance(trial: Trial, identity: np.ndarray) -> float:
@@ -196,7 +269,8 @@ def read_features(file: str | Path) -> dict[str, np.ndarray]:
         raise BadInput(f"'{file}' is not an .npz file of arrays; expected the arrays {wanted}") from None
 
 
-def _trial_scores(trial: Trial, matches: Matches, cmc: str) -> TrialScores:
+def _trial_scores(ranking: Ranking, cmc: str) -> TrialScores:
+    trial, matches = ranking.trial, ranking.matches
     first = metrics.first_rank(matches, cmc=cmc)
     precision, penalty = metrics.average_precision(matches), metrics.inverse_penalty(matches)
     curve = metrics.cumulative_matches(first, max(_RANKS))
@@ -216,22 +290,12 @@ def _count_equal(column: np.ndarray, asked: np.ndarray) -> np.ndarray:
     return np.searchsorted(ordered, asked, side="right") - np.searchsorted(ordered, asked, side="left")
 
 
-def _trial_count(trials: int | None, rules: Protocol) -> int:
-    if trials is None:
-        return rules.trials
-    if isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or not 1 <= trials <= rules.trials:
-        raise BadInput(f"trials={trials!r}; protocol {rules.name} has 1 to {rules.trials}")
-    return int(trials)
-
-
 def _warnings(
     rules: Protocol, scored: Sequence[TrialScores], identity: np.ndarray, features: np.ndarray, rerank: str
 ) -> list[str]:
     found = [rules.note] if rules.note else []
     if rerank != "none":
         found.append(f"re-ranked ({rerank}): not comparable with plain numbers")
-    if len(scored) < rules.trials:
-        found.append(f"{len(scored)} of the protocol's {rules.trials} trials")
     skipped = [int(one.metrics["queries"] - one.metrics["valid_queries"]) for one in scored]
     if max(skipped):
         asked = int(scored[0].metrics["queries"])
@@ -245,7 +309,7 @@ def _warnings(
         what = "identities" if rules.cmc == "identity" else "pictures"
         says = "says" if len(past) == 1 else "say"
         found.append(f"the gallery has {min(sizes)} {what}: {', '.join(f'rank{k}' for k in past)} {says} nothing")
-    used = np.unique(np.concatenate([rows for one in scored for rows in (one.trial.query, one.trial.gallery)]))
+    used = np.unique(np.concatenate([samples for one in scored for samples in (one.trial.query, one.trial.gallery)]))
     zero = int(np.count_nonzero(~np.asarray(features.any(axis=1))[used]))
     if zero:
         found.append(f"{zero} of {len(used)} features are all zeros: pictures without a direction rank by file order")
@@ -257,21 +321,21 @@ def _checked(features: Any, identity: Any, camera: Any, modality: Any) -> tuple[
     if features.dtype.kind not in "fiu":
         raise BadInput(f"features are {features.dtype}; expected real numbers such as float32")
     if features.ndim != 2 or 0 in features.shape:
-        raise BadInput(f"features have shape {features.shape}; expected N×D, one row for each picture")
+        raise BadInput(f"features have shape {features.shape}; expected N×D, one feature for each picture")
     columns = [
         _integers(name, _array(column), len(features))
         for name, column in (("identity", identity), ("camera", camera), ("modality", modality))
     ]
     wrong = np.flatnonzero((columns[2] != 0) & (columns[2] != 1))
     if wrong.size:
-        raise BadInput(f"row {wrong[0]} has modality {columns[2][wrong[0]]}; choices: 0 (visible), 1 (infrared)")
+        raise BadInput(f"sample {wrong[0]} has modality {columns[2][wrong[0]]}; choices: 0 (visible), 1 (infrared)")
     for start in range(0, len(features), 4096):
         part = features[start : start + 4096]
         bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
         if bad.size:
-            row = start + int(bad[0])
-            what = "NaN" if np.isnan(features[row]).any() else "an infinite number"
-            raise BadInput(f"features: row {row} holds {what}")
+            sample = start + int(bad[0])
+            what = "NaN" if np.isnan(features[sample]).any() else "an infinite number"
+            raise BadInput(f"features: sample {sample} holds {what}")
     return features, *columns
 
 
@@ -285,18 +349,18 @@ def _array(given: Any) -> np.ndarray:
     try:
         return np.asarray(given)
     except ValueError as error:
-        raise BadInput(f"rows of different lengths make no array ({error})") from None
+        raise BadInput(f"features of different lengths make no array ({error})") from None
 
 
-def _integers(name: str, column: np.ndarray, rows: int) -> np.ndarray:
-    if column.shape != (rows,):
-        raise BadInput(f"{name} has shape {column.shape}; the features have {rows} rows, so expected ({rows},)")
+def _integers(name: str, column: np.ndarray, samples: int) -> np.ndarray:
+    if column.shape != (samples,):
+        raise BadInput(f"{name} has shape {column.shape}; there are {samples} features, so expected ({samples},)")
     if column.dtype.kind not in "iufb":
         raise BadInput(f"{name} is {column.dtype}; expected whole numbers")
     if column.dtype.kind == "f":
         bad = np.flatnonzero(~(np.isfinite(column) & (column == np.round(column)) & (np.abs(column) < 2**53)))
         if bad.size:
-            raise BadInput(f"{name}: row {bad[0]} is {column[bad[0]]}; expected whole numbers")
+            raise BadInput(f"{name}: sample {bad[0]} is {column[bad[0]]}; expected whole numbers")
     if column.dtype == np.uint64 and column.size and column.max() > np.iinfo(np.int64).max:
         raise BadInput(f"{name}: {column.max()} is too large a number")
     return column.astype(np.int64)

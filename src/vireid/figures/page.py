@@ -1,4 +1,4 @@
-"""One or several runs as one HTML file that needs nothing beside it."""
+"""One or several runs as one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,19 @@ from vireid.data.errors import BadInput
 from vireid.data.pictures import read_picture
 from vireid.data.protocol import parse_protocol, protocol_names
 from vireid.data.size import Size
-from vireid.evaluation.report import Report, incomparable
+from vireid.data.stored import as_json, write_text
+from vireid.evaluation.report import TITLES, Report, incomparable
+from vireid.experiments.measurement import Measurement, measurements
 from vireid.figures import charts
-from vireid.model import EMBEDDINGS, configuration
+from vireid.model import configuration
 from vireid.recipes import recipe
 from vireid.training.configuration import differences
-from vireid.training.run import Run, write_text
+from vireid.training.run import Run
 
-COLUMNS = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "rank20": "Rank-20", "map": "mAP", "minp": "mINP"}
 THUMBNAIL = Size(96, 48)
 
 # Two-sided 95 % points of Student's t for 1, 2, … degrees of freedom; past the end the normal's 1.96 is close enough.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """One file of `RUN/reports`."""
-
-    report: Report
-    measured: dict[str, Any]
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    breakdown: dict[str, Any] | None = None
 
 
 def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", sheet: bytes | None = None) -> Path:
@@ -52,9 +42,9 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
         sheet: a PNG or JPEG to show as what the pictures look like.
 
     Raises:
-        BadInput: no run has a report yet, or the file cannot be written.
+        BadInput: no run has a report yet, a report cannot be read, or the file cannot be written.
     """
-    kept = {run.path: read_reports(run) for run in runs}
+    kept = {run.path: measurements(run) for run in runs}
     if not any(kept.values()):
         raise BadInput(f"no reports in {', '.join(str(run.path) for run in runs)}; run vireid test first")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -64,9 +54,9 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
     protocols = sorted({k.report.protocol for reports in kept.values() for k in reports}, key=_as_listed)
     text = page.render(
         title=title,
-        generated=any(k.measured["generated"] for reports in kept.values() for k in reports),
-        warnings=_warnings([k.report for reports in kept.values() for k in reports if not k.measured["untrained"]]),
-        columns=COLUMNS,
+        generated=any(k.measured.generated for reports in kept.values() for k in reports),
+        warnings=_warnings([k.report for reports in kept.values() for k in reports if not k.measured.untrained]),
+        columns=TITLES,
         tables=[_protocol_table(protocol, runs, kept) for protocol in protocols],
         runs=[_run_section(run, kept[run.path]) for run in runs],
         sheet=_data_address(sheet) if sheet else None,
@@ -77,19 +67,6 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}") from error
     return out
-
-
-def read_reports(run: Run) -> list[Kept]:
-    """What `vireid test` kept in the run; files that are not of its form are passed over."""
-    found = []
-    for file in sorted(run.reports.glob("*.json")) if run.reports.is_dir() else ():
-        try:
-            stored = json.loads(file.read_text(encoding="utf-8"))
-            report = Report.from_json(stored["report"])
-            found.append(Kept(report, stored["measured"], stored["examples"], stored.get("breakdown")))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -113,7 +90,7 @@ def _as_listed(protocol: str) -> tuple[int, str]:
     return (names.index(protocol) if protocol in names else len(names), protocol)
 
 
-def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Kept]]) -> dict[str, Any]:
+def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Measurement]]) -> dict[str, Any]:
     rows, curves, chance = [], {}, math.nan
     by_setting: dict[str, list[Report]] = {}
     for run in runs:
@@ -121,16 +98,15 @@ def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Ke
             if one.report.protocol != protocol:
                 continue
             name = _name(run, one)
-            rows.append(
-                {"name": name, "report": one.report, "cells": _cells(one.report), "faint": one.measured["untrained"]}
-            )
+            faint = one.measured.untrained
+            rows.append({"name": name, "report": one.report, "cells": _cells(one.report), "faint": faint})
             curves[name] = [(k, getattr(one.report, f"rank{k}")) for k in (1, 5, 10, 20)]
             chance = one.report.chance_rank1
-            if not one.measured["untrained"]:
+            if not faint:
                 by_setting.setdefault(_setting(run, one), []).append(one.report)
     for setting, reports in by_setting.items():
         if len(reports) > 1:
-            values = [interval([getattr(r, name) for r in reports]) for name in COLUMNS]
+            values = [interval([getattr(r, name) for r in reports]) for name in TITLES]
             cells = [(f"{v[0]:.2f}", f"{v[1]:.2f}") for v in values if v]
             name = f"{setting}: mean of {len(reports)} seeds, 95 % interval"
             rows.append({"name": name, "report": None, "cells": cells, "faint": False})
@@ -153,53 +129,53 @@ def _how(report: Report) -> str:
     )
 
 
-def _run_section(run: Run, kept: list[Kept]) -> dict[str, Any]:
+def _run_section(run: Run, kept: list[Measurement]) -> dict[str, Any]:
     name, config = configuration(run)
     epochs = run.epochs()
     terms: dict[str, list[tuple[float, float]]] = {}
     for line in epochs:
         for term, value in line["terms"].items():
             terms.setdefault(term, []).append((line["epoch"] + 1, value))
-    shown = next((k for k in kept if k.examples and not k.measured["untrained"]), None)
+    shown = next((k for k in kept if k.examples and not k.measured.untrained), None)
     return {
         "path": str(run.path),
-        "name": run.facts["recipe"] + (f":{run.facts['row']}" if run.facts["row"] else ""),
+        "name": run.facts.name,
         "chart": charts.lines(terms, x="epoch", y="terms of the objective"),
         "epochs": len(epochs),
         "facts": _facts(run),
         "changed": differences(recipe(name).PAPER, config),
-        "config": json.dumps(run.facts["config"], indent=2, ensure_ascii=False),
+        "config": json.dumps(run.facts.config, indent=2, ensure_ascii=False),
         "lists": _lists(shown) if shown else [],
         "lists_protocol": shown.report.protocol if shown else None,
-        "breakdowns": [{"name": _name(run, k), **k.breakdown} for k in kept if k.breakdown],
+        "breakdowns": [{"name": _name(run, k), **as_json(k.breakdown)} for k in kept if k.breakdown],
     }
 
 
 def _facts(run: Run) -> dict[str, str]:
-    facts, data = run.facts, run.facts["data"]
-    hardware = facts["hardware"]
-    trial = f", trial {data['trial']}" if data["trial"] else ""
+    facts, data = run.facts, run.facts.data
+    fold = f", fold {data.fold}" if data.fold else ""
     return {
-        "command": facts["command"],
-        "seed": str(facts["seed"]),
-        "data": f"{data['layout']}{trial}: {data['identities']} training identities, {data['visible']:,} visible and "
-        f"{data['infrared']:,} infrared pictures, fingerprint {data['fingerprint']}",
-        "started": facts["started"],
-        "hardware": f"{hardware['cores']} cores, {hardware['processor']}"
-        + (f", {', '.join(hardware['gpus'])}" if hardware["gpus"] else ", no GPU"),
-        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version),
-        "git commit": facts["git_commit"] or "installed package",
+        "command": facts.command,
+        "seed": str(facts.seed),
+        "data": f"{data.layout}{fold}: {data.identities} training identities, {data.visible:,} visible and "
+        f"{data.infrared:,} infrared pictures, fingerprint {data.fingerprint}",
+        "started": facts.started,
+        "hardware": facts.hardware.words,
+        "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items() if version),
+        "git commit": facts.git_commit or "installed package",
     }
 
 
-def _lists(kept: Kept) -> list[dict[str, Any]]:
-    root = Path(kept.measured["root"])
+def _lists(kept: Measurement) -> list[dict[str, Any]]:
+    root = Path(kept.measured.root)
     found = []
     for example in kept.examples:
-        query = _thumbnail(root / example["query"])
-        answers = [{"picture": _thumbnail(root / a["path"]), **a} for a in example["answers"]]
+        query = _thumbnail(root / example.query)
+        answers = [
+            {"picture": _thumbnail(root / a.path), "path": a.path, "correct": a.correct} for a in example.answers
+        ]
         if query and any(answer["picture"] for answer in answers):
-            found.append({"query": query, "path": example["query"], "answers": answers})
+            found.append({"query": query, "path": example.query, "answers": answers})
     return found
 
 
@@ -224,33 +200,20 @@ def _data_address(picture: bytes) -> str:
 def _cells(report: Report) -> list[tuple[str, str]]:
     """(mean, standard deviation over draws) of each column; no deviation where there is one draw."""
     many = len(report.trials) > 1
-    return [(f"{getattr(report, name):.2f}", f"{report.std[name]:.2f}" if many else "") for name in COLUMNS]
+    return [(f"{getattr(report, name):.2f}", f"{report.std[name]:.2f}" if many else "") for name in TITLES]
 
 
-def _name(run: Run, kept: Kept) -> str:
-    if kept.measured["untrained"]:
+def _name(run: Run, kept: Measurement) -> str:
+    if kept.measured.untrained:
         return f"untrained ({run.path.name})"
-    return run.path.name + "".join(f" +{mark}" for mark in _marks(kept))
+    return run.path.name + "".join(f" +{mark}" for mark in kept.marks)
 
 
-def _marks(kept: Kept) -> list[str]:
-    """How the measuring departs from the plain one."""
-    embedding = next((name for name, words in EMBEDDINGS.items() if words == kept.report.embedding), "")
-    marks = {
-        "flip": kept.report.flip,
-        embedding: embedding not in ("", "neck"),
-        kept.report.rerank: kept.report.rerank != "none",
-        "best": kept.measured.get("checkpoint") == "best",
-    }
-    return [mark for mark, shown in marks.items() if shown]
-
-
-def _setting(run: Run, kept: Kept) -> str:
+def _setting(run: Run, kept: Measurement) -> str:
     """What runs that differ only in the seed have in common."""
-    config = {name: value for name, value in run.facts["config"].items() if name != "seed"}
+    config = {name: value for name, value in run.facts.config.items() if name != "seed"}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:6]
-    row = f":{run.facts['row']}" if run.facts["row"] else ""
-    return f"{run.facts['recipe']}{row} (settings {', '.join([digest, *_marks(kept)])})"
+    return f"{run.facts.name} (settings {', '.join([digest, *kept.marks])})"
 
 
 def _warnings(reports: list[Report]) -> list[str]:

@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 
 from vireid.data.errors import BadInput
+from vireid.data.stored import write_text
+from vireid.experiments.rows import Comparison
 from vireid.figures import charts
-from vireid.training.run import write_text
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2733; margin: 0 auto; padding: 24px; max-width: 720px; }
@@ -43,7 +44,7 @@ def swept(rows: Iterable[str]) -> dict[str, list[tuple[float, str]]]:
 def write_curve(
     out: Path, points: Sequence[tuple[float, float, float]], *, parameter: str, notes: Sequence[str] = ()
 ) -> Path:
-    """Rank-1 and mAP over a parameter, as an HTML page that needs nothing beside it.
+    """Rank-1 and mAP over a parameter, as an HTML page that needs no other file.
 
     Args:
         out: the file; replaced whole or not at all.
@@ -78,6 +79,28 @@ def write_curve(
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}") from error
     return out
+
+
+def write_curves(directory: Path, found: Sequence[Comparison]) -> list[Path]:
+    """A page for each parameter that the rows vary, if all of them vary one.
+
+    Args:
+        directory: where the pages are written.
+        found: rows with what was measured for them.
+    """
+    ours = {one.name: one.ours for one in found if one.ours}
+    pages = []
+    for parameter, rows in swept(one.name for one in found).items():
+        measured = [(value, ours[row]) for value, row in rows if row in ours]
+        if len(measured) > 1:
+            points = [(value, one.metrics["rank1"], one.metrics["map"]) for value, one in measured]
+            protocols = sorted({one.protocol for _, one in measured})
+            notes = [f"Measured by {', '.join(protocols)}, one run a point."]
+            if any(one.generated for _, one in measured):
+                notes.append("On a generated world: these numbers must not stand beside published ones.")
+            page = directory / f"{parameter}.html"
+            pages.append(write_curve(page, points, parameter=parameter.rpartition("/")[2], notes=notes))
+    return pages
 
 
 def _number(text: str) -> float | None:

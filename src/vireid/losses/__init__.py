@@ -1,1 +1,1 @@
-"""Pure functions on rows (features or logits, identity, modality)."""
+"""Losses: pure functions of features or logits, identities and modalities. They keep no state."""

@@ -1,4 +1,4 @@
-"""Losses on logits."""
+"""Classification losses on logits."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch.nn import functional
 
 
 def cross_entropy(logits: torch.Tensor, identity: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
-    """`mean_i -log softmax(logits_i)[y_i]`, with smoothed targets where wanted, at least in float32.
+    """Cross-entropy, `mean_i -log softmax(logits_i)[y_i]`, with optional label smoothing, at least in float32.
 
-    Label smoothing as in Szegedy et al. (CVPR 2016), section 7: the target is `1 - ε` for the identity plus `ε/n` for
-    every one of the n identities.
+    Label smoothing is that of Szegedy et al., "Rethinking the Inception Architecture" (CVPR 2016), section 7. With n
+    identities, the target of each identity is `ε/n`, and the target of the true identity is `1 - ε + ε/n`.
 
     Args:
-        logits: B×identities.
-        identity: B int64, 0..identities-1.
-        label_smoothing: ε, 0 to 1.
+        logits: B×n, one logit for each training identity.
+        identity: B int64, 0..n-1.
+        label_smoothing: ε, 0..1.
 
     Returns:
-        A scalar.
+        A scalar, at least float32.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return functional.cross_entropy(logits, identity, label_smoothing=label_smoothing)

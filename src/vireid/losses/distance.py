@@ -1,32 +1,43 @@
-"""Euclidean distances between rows, with a gradient that is finite everywhere."""
+"""Euclidean distances between features, with a gradient that is finite everywhere."""
 
 from __future__ import annotations
 
 import torch
 
-# Of a squared distance. The clamp has no gradient below it, so coinciding rows pull at nothing instead of at NaN.
+# Lower limit of a squared distance. Below it the clamp has gradient 0. So the gradient is 0 for equal features, where
+# that of the square root would be infinite.
 SMALLEST = 1e-12
 
 
 def euclidean(features: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-    """`d_ij = sqrt(max(‖f_i - g_j‖², 1e-12))`, at least in float32 and outside autocast.
+    """Distances of all pairs, `d_ij = sqrt(max(‖f_i - g_j‖², 1e-12))`, at least in float32, also under autocast.
+
+    The features are used as they are: this function does not normalise them.
 
     Args:
-        features: B×D, not normalised unless the caller did it.
-        other: M×D; `features` itself when left out, with a diagonal of exactly 1e-6.
+        features: B×D, the features f.
+        other: M×D, the features g. None takes `features`; then the diagonal is exactly 1e-6.
 
     Returns:
-        B×B or B×M.
+        B×B, or B×M with `other`.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-        # Distances do not change when all rows move together; around their centre the subtraction of large numbers
-        # below loses less. Pooled ReLU maps lie far from the origin and close to one another.
+        # Distances do not change if the same vector is subtracted from all features. Pooled ReLU maps are far from the
+        # origin and near each other. With their mean subtracted, the difference below loses fewer digits.
         centre = features.detach().mean(0)
         f = features - centre
         g = f if other is None else other.to(f.dtype) - centre
         squared = f.square().sum(1)[:, None] + g.square().sum(1)[None, :] - 2 * f @ g.T
         if other is None:
-            itself = torch.eye(len(f), dtype=torch.bool, device=f.device)
-            squared = squared.masked_fill(itself, 0.0)
+            diagonal = torch.eye(len(f), dtype=torch.bool, device=f.device)
+            squared = squared.masked_fill(diagonal, 0.0)
         return squared.clamp(min=SMALLEST).sqrt()
+
+
+def paired(f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Distances of corresponding pairs, `sqrt(max(‖f_i - g_i‖², 1e-12))`: two B×D tensors to B values.
+
+    The gradient is 0 where the two features are equal.
+    """
+    return (f - g).square().sum(1).clamp(min=SMALLEST).sqrt()

@@ -1,1 +1,1 @@
-"""Known parts that recipes build from: trunks, stems, pooling, parts, heads, attention."""
+"""Parts of networks that recipes are built from: stems, trunks, pooling, parts, heads, attention."""

@@ -1,4 +1,4 @@
-"""Attention that a recipe puts between or into residual blocks."""
+"""Attention blocks that a recipe inserts between residual blocks or into them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ FORMS = ("dot", "gaussian")
 
 
 class NonLocal(nn.Module):
-    """Every position sees every other one: `z = x + BN(W y)`.
+    """Non-local block, attention between all positions of a map: `z = x + BN(W y)`.
 
-    Wang et al., "Non-local Neural Networks" (CVPR 2018), equations 1 and 6, with θ, φ and g 1×1 convolutions:
+    Wang et al., "Non-local Neural Networks" (CVPR 2018), equations 1 and 6. θ, φ and g are 1×1 convolutions. There are
+    two forms of y:
 
-    * `dot`, the form of AGW (Ye et al., PAMI 2021): `y = θ φᵀ g / positions`, equation 4;
+    * `dot`, the form of AGW (Ye et al., TPAMI 2022): `y = θ φᵀ g / positions`, equation 4;
     * `gaussian`, the embedded Gaussian: `y = softmax(θ φᵀ) g`, equations 2 and 3.
 
-    The normalisation after W starts at zero, so the block starts as the identity and pretrained weights around it
-    keep their meaning.
+    The weight and the bias of the batch normalisation start at 0. So the block computes the identity at first, and
+    pretrained weights around it give the same maps as without the block.
 
     Args:
-        channels: of the map.
-        inner: channels of θ, φ and g. `channels // 2` is the width the papers state; 1 is what AGW's published code
-            computes (it divides the ratio by itself).
+        channels: channels of the map.
+        inner: channels of θ, φ and g. The papers state `channels // 2`. The public code of AGW uses 1, because it
+            divides the ratio by itself.
         form: `dot` or `gaussian`.
 
     Raises:
-        BadInput: there is no such form.
+        BadInput: `form` is unknown.
     """
 
     def __init__(self, channels: int, *, inner: int, form: Literal["dot", "gaussian"] = "dot") -> None:
@@ -48,28 +49,32 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.bn.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B×channels×H×W to the same shape."""
+        """B×channels×H×W maps to maps of the same shape."""
         theta = self.theta(x).flatten(2).transpose(1, 2)
         phi = self.phi(x).flatten(2)
         g = self.g(x).flatten(2).transpose(1, 2)
-        # θ (φ g) is (θ φ) g without the positions×positions matrix; the softmax in between forbids it.
+        # θ (φ g) equals (θ φ) g and needs no positions×positions matrix. With the softmax this order is not possible.
         y = theta @ (phi @ g / phi.shape[2]) if self.form == "dot" else (theta @ phi).softmax(-1) @ g
         y = y.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.bn(self.w(y))
 
 
 def agw_non_local(trunk: str, width: Literal["half", "code"]) -> dict[tuple[int, int], nn.Module]:
-    """AGW's five places: after the last 2 blocks of stage 2 and the last 3 of stage 3, or as many as the trunk has.
+    """Make the five non-local blocks of AGW: after the last 2 blocks of stage 2 and after the last 3 of stage 3.
+
+    If a stage of the trunk has fewer blocks, there is one non-local block after each of them. The places are those of
+    AGW's public code.
 
     Args:
         trunk: a name in `TRUNKS`.
-        width: of θ, φ and g. `half` of the channels, as the paper says, or 1, as the public code computes.
+        width: channels of θ, φ and g: `half` of the channels of the map, as in the paper, or 1 with `code`, as in the
+            public code.
 
     Returns:
         Blocks by (stage, block index), for `Stages(inserted=…)`.
 
     Raises:
-        BadInput: there is no such trunk or width.
+        BadInput: `trunk` or `width` is unknown.
     """
     inner = {"half": lambda channels: channels // 2, "code": lambda channels: 1}
     if width not in inner:
@@ -80,16 +85,17 @@ def agw_non_local(trunk: str, width: Literal["half", "code"]) -> dict[tuple[int,
 
 
 class CBAM(nn.Module):
-    """Which channels, then which positions: `x' = x · σ(channels(x))`, `x'' = x' · σ(positions(x'))`.
+    """Channel attention, then spatial attention: `x' = x · σ(channels(x))`, `x'' = x' · σ(positions(x'))`.
 
-    Woo et al., "CBAM: Convolutional Block Attention Module" (ECCV 2018), equations 1 to 3. The channels' weights come
-    from one two-layer network on the mean and on the maximum over positions; the positions' from a 7×7 convolution on
-    the mean and on the maximum over channels. Without biases and without a normalisation, the form whose parameter
-    count WRIM-Net's table 6 has. It goes inside a residual block, before the shortcut is added.
+    Woo et al., "CBAM: Convolutional Block Attention Module" (ECCV 2018), equations 1 to 3. One network of two layers
+    scores the channels: it is applied to the mean and to the maximum over positions, and the two results are added.
+    One 7×7 convolution scores the positions: its input is the mean and the maximum over channels. There are no biases
+    and no normalisation, because this form has the number of parameters that WRIM-Net prints in table 6. The block is
+    applied inside a residual block, before the shortcut is added.
 
     Args:
-        channels: of the map.
-        ratio: by which the two-layer network is narrower inside.
+        channels: channels of the map.
+        ratio: how many times narrower the hidden layer is than the map. It has at least one channel.
     """
 
     def __init__(self, channels: int, *, ratio: int = 16) -> None:
@@ -101,7 +107,7 @@ class CBAM(nn.Module):
         self.positions = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B×channels×H×W to the same shape."""
+        """B×channels×H×W maps to maps of the same shape."""
         scores = self.channels(x.mean((2, 3))) + self.channels(x.amax((2, 3)))
         x = x * scores.sigmoid()[..., None, None]
         scores = self.positions(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, memory."""
+"""Cost of a network: parameters, multiply-accumulates, memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from vireid.networks.heads import Classifier
 
 @dataclass(frozen=True)
 class Cost:
-    """Counts, not millions. Parameters are those that training changes: a neck's bias, frozen at zero, is none.
+    """Cost of a network as plain counts (not in millions).
+
+    Only parameters that training changes are counted. The bias of a neck is fixed at 0, so it is not counted.
 
     Attributes:
-        parameters_stored: of everything a checkpoint needs to embed: every modality's copies, no classifier.
-        parameters_path: of the modules that one picture passes through: one modality, no classifier.
-        macs_path: multiply-accumulates of convolutions and matrix products for that picture (attention's products
-            included; normalisation and activations are not counted).
-        memory_weights: bytes of all parameters and buffers as stored, classifier left out.
-        memory_activations: bytes that one picture's forward pass keeps for the backward pass, in float32.
-        embedding: width of the feature compared at test time.
+        parameters_stored: parameters that a checkpoint needs to compute embeddings: the copies of all modalities,
+            without classifiers.
+        parameters_path: parameters of the modules that one picture passes through: one modality, without classifiers.
+        macs_path: multiply-accumulates of convolutions and matrix products for one picture. The products of attention
+            are included; normalisation and activation functions are not.
+        memory_weights: bytes of all parameters and buffers, without classifiers.
+        memory_activations: bytes that the forward pass of one picture keeps for the backward pass, in float32.
+        embedding: length D of the embedding.
     """
 
     parameters_stored: int
@@ -35,12 +38,12 @@ class Cost:
 
 
 def measure(network: nn.Module, embed: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> Cost:
-    """Run one picture through a network and count.
+    """Measure the cost of a network with one picture. The network is left in evaluation mode.
 
     Args:
-        network: whose modules are watched.
-        embed: 1×3×H×W images of one modality → 1×D features, through `network`.
-        images: 1×3×H×W float32; only the shape matters.
+        network: the modules to count.
+        embed: computes 1×D embeddings from 1×3×H×W images of one modality, with the modules of `network`.
+        images: 1×3×H×W float32. Only the shape matters.
     """
     network.eval()
     ran: set[nn.Module] = set()
@@ -67,10 +70,10 @@ def measure(network: nn.Module, embed: Callable[[torch.Tensor], torch.Tensor], i
 
 
 def _kept_for_backward(network: nn.Module, embed: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> int:
-    """Bytes of the distinct tensors that autograd saves, parameters aside."""
+    """Bytes of the distinct tensors that autograd saves, without parameters and buffers."""
     own = {p.untyped_storage().data_ptr() for p in [*network.parameters(), *network.buffers()]}
     saved: dict[int, int] = {}
-    alive = []  # keeps storages from being freed and their addresses from being used twice
+    alive = []  # holds the storages, so that none is freed and its address used again
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()

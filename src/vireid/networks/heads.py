@@ -1,4 +1,4 @@
-"""From a feature to logits: the normalisation neck and the classifier."""
+"""From features to logits: the neck (a batch normalisation) and the classifier."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import nn
 
 
 class BNNeck(nn.Module):
-    """Batch normalisation between the metric losses (before it) and the classifier (after it).
+    """Batch normalisation between the feature of the metric losses and the feature of the classifier.
 
-    Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-identification" (CVPRW 2019). The
-    bias is held at 0, so that classes are separated by directions and the feature's cosine is meaningful.
+    Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-identification" (CVPRW 2019), section 3.5. The
+    bias is fixed at 0. So the classifier separates identities by direction, and cosine similarity suits the features.
 
     Args:
-        width: length of the feature.
+        width: length D of the features.
     """
 
     def __init__(self, width: int) -> None:
@@ -22,15 +22,15 @@ class BNNeck(nn.Module):
         self.bn.bias.requires_grad_(False)
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
-        """B×D to B×D."""
+        """B×D features to B×D features."""
         return self.bn(feature)
 
 
 class Classifier(nn.Module):
-    """A linear layer without bias, starting close to zero: N(0, 0.001) as AGW initialises it.
+    """A linear layer without bias. Its weights start as N(0, 0.001), mean and standard deviation, as in AGW's code.
 
     Args:
-        width: length of the feature.
+        width: length D of the features.
         identities: number of training identities.
     """
 
@@ -40,5 +40,5 @@ class Classifier(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.001)
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
-        """B×D to B×identities logits."""
+        """B×D features to B×identities logits."""
         return self.linear(feature)

@@ -1,4 +1,4 @@
-"""Horizontal stripes of a map: head, trunk, legs, as far as a person stands upright in the picture."""
+"""Horizontal parts of a map. A person stands upright in the picture, so the parts show head, body and legs."""
 
 from __future__ import annotations
 
@@ -6,27 +6,41 @@ import torch
 from torch import nn
 
 
-def stripes(rows: int, count: int) -> list[tuple[int, int]]:
-    """`count` half-open intervals that cover `rows` rows as evenly as whole rows allow.
+def part_bounds(height: int, count: int) -> list[tuple[int, int]]:
+    """Divide a height into `count` parts that are as equal as whole positions allow.
 
-    Where `count` does not divide `rows`, neighbours overlap by a row. Cutting into chunks of equal height instead
-    would leave a sliver at the feet: 3, 3, 3, 3, 3 and 1 rows for 16 in 6.
+    If `count` does not divide `height`, neighbouring parts overlap by one position. Blocks of equal height without
+    overlap would leave a very small last part: for 16 positions and 6 parts the heights would be 3, 3, 3, 3, 3 and 1.
 
-    >>> stripes(16, 6)
+    Args:
+        height: number of positions from top to bottom, at least 1.
+        count: number of parts, at least 1.
+
+    Returns:
+        First position and end (excluded) of each part, from top to bottom.
+
+    Raises:
+        ValueError: `height` or `count` is below 1.
+
+    >>> part_bounds(16, 6)
     [(0, 3), (2, 6), (5, 8), (8, 11), (10, 14), (13, 16)]
     """
-    if rows < 1 or count < 1:
-        raise ValueError(f"{rows} rows cannot be cut into {count} stripes")
-    return [(part * rows // count, -((part + 1) * rows // -count)) for part in range(count)]
+    if height < 1 or count < 1:
+        raise ValueError(f"a height of {height} cannot be divided into {count} parts")
+    return [(part * height // count, -((part + 1) * height // -count)) for part in range(count)]
 
 
 class Parts(nn.Module):
-    """The mean of each horizontal stripe.
+    """The mean of each horizontal part of a map.
 
-    Sun et al., "Beyond Part Models" (ECCV 2018), with the stripes of adaptive average pooling.
+    Sun et al., "Beyond Part Models" (ECCV 2018), section 3.1. The bounds of the parts are those of adaptive average
+    pooling.
 
     Args:
-        count: number of stripes.
+        count: number of parts, at least 1.
+
+    Raises:
+        ValueError: `count` is below 1.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,9 +50,9 @@ class Parts(nn.Module):
         self.count = count
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B×C×H×W to B×count×C, from the top down, computed in float32 at least."""
-        rows = x.to(torch.promote_types(x.dtype, torch.float32)).mean(3)
-        means = [rows[:, :, first:end].mean(2) for first, end in stripes(rows.shape[2], self.count)]
+        """B×C×H×W maps to B×count×C features, from top to bottom, at least in float32."""
+        profile = x.to(torch.promote_types(x.dtype, torch.float32)).mean(3)
+        means = [profile[:, :, first:end].mean(2) for first, end in part_bounds(profile.shape[2], self.count)]
         return torch.stack(means, dim=1)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""From a map to one feature per row."""
+"""Pooling: from the map of a sample to one feature."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from torch import nn
 
 
 class AveragePool(nn.Module):
-    """The mean over all positions."""
+    """Global average pooling: the mean over all positions."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B×C×H×W to B×C, computed in float32 at least."""
+        """B×C×H×W maps to B×C features, at least in float32."""
         return x.to(torch.promote_types(x.dtype, torch.float32)).mean((-2, -1))
 
 
 class GeM(nn.Module):
-    """Generalised-mean pooling: p = 1 is the mean, p → ∞ the maximum.
+    """Generalised-mean pooling. With p = 1 it is the mean; for p → ∞ it approaches the maximum.
 
-    Radenović et al., "Fine-tuning CNN Image Retrieval with No Human Annotation" (PAMI 2018), equation 3:
-    `(mean over positions of max(x, eps)^p)^(1/p)`. The clamp matters: a negative value to a fractional power is NaN.
+    Radenović et al., "Fine-tuning CNN Image Retrieval with No Human Annotation" (TPAMI 2018), equation 3:
+    `(mean over positions of max(x, eps)^p)^(1/p)`. The lower limit eps is necessary, because a negative value to a
+    fractional power is NaN.
 
     Args:
         p: the exponent, above 0.
-        learnable: whether `p` is a parameter or stays as given.
-        eps: values below are raised to it.
+        learnable: true if `p` is a parameter that training changes.
+        eps: smaller values are replaced by this value; above 0.
+
+    Raises:
+        ValueError: `p` or `eps` is not above 0.
     """
 
     def __init__(self, p: float = 3.0, *, learnable: bool = False, eps: float = 1e-6) -> None:
@@ -34,10 +38,10 @@ class GeM(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B×C×H×W to B×C, every value at least eps, computed in float32 at least."""
+        """B×C×H×W maps to B×C features, each value at least eps, at least in float32."""
         x = x.to(torch.promote_types(x.dtype, torch.float32)).clamp(min=self.eps)
-        # Divided by the largest value, which the power then cannot carry out of float32's range, whatever p is. The
-        # result does not depend on the divisor, so it needs no gradient.
+        # Division by the largest value keeps the power in the range of float32 for every p. The result does not depend
+        # on the divisor, so the divisor needs no gradient.
         largest = x.detach().amax((-2, -1), keepdim=True)
         return (x / largest).pow(self.p).mean((-2, -1)).pow(1 / self.p) * largest[..., 0, 0]
 

@@ -1,8 +1,9 @@
-"""Residual networks as a stem and four stages, each reachable on its own.
+"""Residual networks as a stem and four stages. Each of them can be used alone.
 
-He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), in the form torchvision publishes weights for:
-the stride of a bottleneck sits on its 3×3 convolution. Parameter names are torchvision's, so its files fit as they
-are; what a recipe puts between or into the blocks lives beside the stages, under `inserted` and `within`.
+He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), in the form that torchvision publishes weights
+for: the 3×3 convolution of a bottleneck has the stride. Parameters have torchvision's names, so its weight files can be
+loaded unchanged. Modules that a recipe adds between or into the blocks have names that begin with `inserted` and
+`within`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ class Trunk:
     """The shape of a residual network.
 
     Attributes:
-        block: `basic` (two 3×3 convolutions) or `bottleneck` (1×1, 3×3, 1×1, four times as wide at the end).
-        blocks: residual blocks in stages 1..4.
-        widths: inner width of stages 1..4; the stem's width is the first.
+        block: `basic` (two 3×3 convolutions) or `bottleneck` (1×1, 3×3 and 1×1; its output is four times as wide).
+        blocks: number of residual blocks in stages 1..4.
+        widths: inner width of stages 1..4. The first is also the width of the stem.
     """
 
     block: Literal["basic", "bottleneck"]
@@ -33,7 +34,7 @@ class Trunk:
 
     @property
     def channels(self) -> tuple[int, int, int, int]:
-        """Channels of the maps that stages 1..4 give."""
+        """Channels of the maps of stages 1..4."""
         factor = BLOCKS[self.block].expansion
         return tuple(width * factor for width in self.widths)  # type: ignore[return-value]
 
@@ -47,10 +48,10 @@ TRUNKS: Mapping[str, Trunk] = {
 
 
 def trunk_named(name: str) -> Trunk:
-    """The shape of the trunk `name`.
+    """The shape of the trunk with this name.
 
     Raises:
-        BadInput: there is no such trunk.
+        BadInput: there is no trunk with this name.
     """
     if name not in TRUNKS:
         raise unknown("trunk", name, TRUNKS)
@@ -58,10 +59,13 @@ def trunk_named(name: str) -> Trunk:
 
 
 class Stem(nn.Module):
-    """7×7 convolution, normalisation, ReLU, 3×3 max-pooling: a quarter of the height and of the width.
+    """7×7 convolution, batch normalisation, ReLU and 3×3 max-pooling, with a total stride of 4.
 
     Args:
         trunk: a name in `TRUNKS`.
+
+    Raises:
+        BadInput: `trunk` is unknown.
     """
 
     def __init__(self, trunk: str) -> None:
@@ -74,25 +78,29 @@ class Stem(nn.Module):
         _initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """N×3×H×W to N×channels×H/4×W/4 (rounded up)."""
+        """N×3×H×W images to N×channels×H/4×W/4 maps (sizes rounded up)."""
         return self.maxpool(self.relu(self.bn1(self.conv1(images))))
 
 
 class Stages(nn.Module):
-    """Stages 1 to 4 of a residual network, whole or one at a time.
+    """Stages 1 to 4 of a residual network, together or one at a time.
 
     Args:
         trunk: a name in `TRUNKS`.
-        last_stride: stride of stage 4, on its convolution and on its shortcut. 1 keeps the finer grid that
-            re-identification uses (Luo et al., "Bag of Tricks", 2019); 2 is the classification network's.
-        inserted: what to apply after a residual block, by (stage 1..4, block index from 0), for example a non-local
-            block. Each must keep the map's shape.
-        within: what to apply inside a residual block, by the same keys: to the last normalisation's map, before the
-            shortcut is added, where CBAM goes. Each must keep the map's shape.
+        last_stride: stride of stage 4, of its convolution and of its shortcut. 1 gives the larger map that
+            re-identification uses (Luo et al., "Bag of Tricks", CVPRW 2019); 2 is the stride for classification.
+        inserted: modules to apply after a residual block, by (stage 1..4, block index from 0), for example non-local
+            blocks. Each must keep the shape of the map.
+        within: modules to apply inside a residual block, by the same keys: after the last normalisation and before the
+            shortcut is added, for example CBAM. Each must keep the shape of the map.
 
     Attributes:
         channels: channels of the maps of stages 1..4.
-        blocks: residual blocks in stages 1..4.
+        blocks: number of residual blocks in stages 1..4.
+
+    Raises:
+        BadInput: `trunk` is unknown.
+        ValueError: a key of `inserted` or `within` names a block that the trunk does not have.
     """
 
     def __init__(
@@ -124,30 +132,38 @@ class Stages(nn.Module):
         self.within = _by_block(within or {}, shape.blocks)
 
     def stage(self, number: int, x: torch.Tensor) -> torch.Tensor:
-        """Stage `number` (1..4) alone.
+        """Apply one stage.
 
         Args:
-            x: the map of the stage before, or the stem's for stage 1.
+            number: which stage, 1..4.
+            x: N×C×H×W, the map of the stage before; for stage 1, the map of the stem.
+
+        Returns:
+            N×channels[number - 1]×…, the map of this stage.
+
+        Raises:
+            ValueError: `number` is not 1, 2, 3 or 4.
         """
         if number not in (1, 2, 3, 4):
             raise ValueError(f"stage {number} is not one of 1, 2, 3, 4")
         layer = self.get_submodule(f"layer{number}")
         for index, block in enumerate(layer.children()):
             key = _key(number, index)
-            # A ModuleDict has no `get`.
+            # ModuleDict has no method `get`.
             x = block(x, self.within[key] if key in self.within else None)  # noqa: SIM401
             if key in self.inserted:
                 x = self.inserted[key](x)
         return x
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """All four maps.
+        """Compute the maps of all four stages.
 
         Args:
-            x: the stem's map, N×C×H×W.
+            x: N×C×H×W, the map of the stem.
 
         Returns:
-            `stage1` to `stage4`: N×channels[k]×…, with strides 4, 8, 16 and 16 × `last_stride` of the image's size.
+            The maps `stage1` to `stage4`, each N×channels[k]×…. Relative to the image, their strides are 4, 8, 16 and
+            16 × `last_stride`.
         """
         maps = {}
         for number in (1, 2, 3, 4):
@@ -157,11 +173,11 @@ class Stages(nn.Module):
 
 
 def last_blocks(blocks: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
-    """Where to insert something after the last few blocks of each stage.
+    """The last blocks of each stage, as keys for `Stages(inserted=…)` and `Stages(within=…)`.
 
     Args:
-        blocks: residual blocks in stages 1..4, as `Stages.blocks`.
-        counts: how many of the last blocks, per stage. A stage with fewer blocks gives all it has.
+        blocks: number of residual blocks in stages 1..4, as `Stages.blocks`.
+        counts: how many of the last blocks to return for each stage. A stage with fewer blocks returns all of them.
 
     Returns:
         (stage, block index) pairs in the order of the network.
@@ -177,7 +193,7 @@ def last_blocks(blocks: Sequence[int], counts: Sequence[int]) -> list[tuple[int,
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut."""
+    """Two 3×3 convolutions and a shortcut (He et al., figure 5, left). The first convolution has the stride."""
 
     expansion = 1
 
@@ -198,7 +214,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (with the stride), 1×1 convolutions beside a shortcut."""
+    """1×1, 3×3 and 1×1 convolutions and a shortcut (He et al., figure 5, right). The 3×3 convolution has the stride."""
 
     expansion = 4
 
@@ -232,17 +248,20 @@ def _stage(block: str, *, inputs: int, width: int, blocks: int, stride: int) -> 
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    """None where the block's input already has its output's shape."""
+    """A strided 1×1 convolution with normalisation, or None if the input and the output have the same shape."""
     if inputs == outputs and stride == 1:
         return None
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
 
 
 def _initialise(module: nn.Module) -> None:
-    """He et al. (2015), by the number of outputs; normalisations already start at weight 1 and bias 0."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+    """Initialise convolutions as He et al. (ICCV 2015), scaled by the number of outputs.
+
+    Batch normalisations already start with weight 1 and bias 0.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _by_block(modules: Mapping[tuple[int, int], nn.Module], blocks: tuple[int, ...]) -> nn.ModuleDict:

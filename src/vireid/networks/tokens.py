@@ -1,4 +1,4 @@
-"""A map's positions as a sequence of tokens: where each of them is, and attention between two sequences."""
+"""Positions of a map as a sequence of tokens: attention between two sequences, and positional encodings."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ from torch.nn import functional
 
 from vireid.data.errors import unknown
 
-# With so few keys the plain products are faster on a CPU than the fused kernel; see benchmarks/wrim_net.py.
+# With at most this many keys, plain matrix products are faster on a CPU than the fused kernel. See
+# benchmarks/wrim_net.py.
 FEW_KEYS = 64
 
 
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, path: Literal["auto", "fused", "plain"] = "auto"
 ) -> torch.Tensor:
-    """`softmax(query keyᵀ / √d) value`, at least in float32 within the softmax.
+    """Scaled dot-product attention, `softmax(query keyᵀ / √d) value`, with the softmax at least in float32.
+
+    Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), equation 1.
 
     Args:
         query: …×L×d.
         key: …×K×d.
         value: …×K×e.
-        path: `fused`, PyTorch's scaled-dot-product attention; `plain`, two products with a softmax between; `auto`,
-            whichever is faster here: plain for few keys on a CPU, fused otherwise. They agree up to rounding.
+        path: `fused` uses PyTorch's scaled dot-product attention; `plain` uses two matrix products and a softmax;
+            `auto` takes the faster one, which is `plain` for few keys on a CPU and `fused` otherwise. The results are
+            equal up to rounding.
 
     Returns:
         …×L×e.
 
     Raises:
-        BadInput: there is no such path.
+        BadInput: `path` is unknown.
     """
     if path not in ("auto", "fused", "plain"):
         raise unknown("attention path", path, ("auto", "fused", "plain"))
@@ -42,11 +46,13 @@ def attend(
 
 
 def sincos(position: torch.Tensor, width: int) -> torch.Tensor:
-    """The Transformer's table: `sin(p / 10000^(2i/width))` in column 2i and the cosine of the same in column 2i + 1.
+    """Sinusoidal positional encoding of the Transformer (Vaswani et al., NeurIPS 2017, section 3.5).
+
+    Channel 2i is `sin(p / 10000^(2i/width))` and channel 2i + 1 is the cosine of the same angle.
 
     Args:
-        position: L positions, whole or not.
-        width: columns.
+        position: L positions, integers or fractions.
+        width: number of channels.
 
     Returns:
         L×width float32.
@@ -56,24 +62,37 @@ def sincos(position: torch.Tensor, width: int) -> torch.Tensor:
     return torch.stack((angle.sin(), angle.cos()), 2).flatten(1)[:, :width]
 
 
-def place(rows: torch.Tensor, columns: torch.Tensor, width: int, *, form: str, across: int) -> torch.Tensor:
-    """Positions of a grid's tokens, row by row: `len(rows) · len(columns)`×width.
+def place(vertical: torch.Tensor, horizontal: torch.Tensor, width: int, *, form: str, across: int) -> torch.Tensor:
+    """Positional encodings of the tokens of a grid, from top to bottom and within that from left to right.
 
     Args:
-        rows: where the grid's rows are.
-        columns: where its columns are.
-        width: of a token.
-        form: `sincos1d`, the table at `row · across + column`; `sincos2d`, the row's in the first half and the
-            column's in the second.
-        across: how many columns a row counts in the one-dimensional form.
+        vertical: H coordinates y of the tokens, from the top.
+        horizontal: W coordinates x of the tokens, from the left.
+        width: channels of a token.
+        form: `sincos1d` encodes the number `y · across + x`. `sincos2d` encodes y in the first half of the channels
+            and x in the second half.
+        across: width of the map in positions, which `sincos1d` multiplies y by.
+
+    Returns:
+        (H·W)×width float32.
     """
-    row, column = (axis.flatten() for axis in torch.meshgrid(rows, columns, indexing="ij"))
+    y, x = (axis.flatten() for axis in torch.meshgrid(vertical, horizontal, indexing="ij"))
     if form == "sincos1d":
-        return sincos(row * across + column, width)
-    return torch.cat((sincos(row, width // 2), sincos(column, width - width // 2)), 1)
+        return sincos(y * across + x, width)
+    return torch.cat((sincos(y, width // 2), sincos(x, width - width // 2)), 1)
 
 
 def window_centres(length: int, count: int, pool: int, device: torch.device) -> torch.Tensor:
-    """The middle of each of `count` windows of `pool` positions; the last window may hold fewer of the `length`."""
+    """Centre coordinates of consecutive pooling windows.
+
+    Args:
+        length: number of positions that are pooled.
+        count: number of windows.
+        pool: positions in one window. The last window may have fewer, because it ends at `length`.
+        device: where to make the result.
+
+    Returns:
+        `count` float32 coordinates; a centre between two positions ends in .5.
+    """
     first = torch.arange(count, device=device) * pool
     return (first + (first + pool).clamp(max=length) - 1) / 2

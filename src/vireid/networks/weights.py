@@ -1,10 +1,11 @@
-"""Pretrained weights: ImageNet's, or a file's, into stems and stages, with every key accounted for."""
+"""Pretrained weights, from ImageNet or from a file: read them and copy them into stems and stages."""
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
@@ -15,8 +16,8 @@ from safetensors.torch import load_file
 from vireid.data.errors import BadInput
 from vireid.networks.resnet import Stages, Stem, trunk_named
 
-# The hash in a name is the beginning of the file's SHA-256, and is checked. ResNet-50's is the first version of the
-# weights, the one that the field's published numbers start from.
+# The name of a file ends with the beginning of its SHA-256, which is checked. For ResNet-50 this is the first version
+# of torchvision's weights, because the published numbers of the field start from it.
 ADDRESSES: dict[str, str] = {
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
@@ -26,49 +27,70 @@ ADDRESSES: dict[str, str] = {
 State = Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What became of a file's tensors.
-
-    Attributes:
-        used: how many tensors were copied into each stem and the stages.
-        unused: keys that the trunk has no place for and that may stay behind: the classifier's.
-    """
-
-    used: int
-    unused: tuple[str, ...]
-
-    def __str__(self) -> str:
-        rest = f"; unused: {', '.join(self.unused)}" if self.unused else ""
-        return f"{self.used} tensors loaded{rest}"
-
-
 def imagenet_state(trunk: str) -> dict[str, torch.Tensor]:
-    """torchvision's public ImageNet weights, downloaded once into torch's cache and checked against their hash.
+    """Read torchvision's public ImageNet weights of a trunk.
+
+    The file is downloaded once into the cache of torch.hub. Its SHA-256 is checked each time it is read.
+
+    Returns:
+        Tensors by torchvision's names.
 
     Raises:
-        BadInput: the trunk is unknown or has no such weights, or the file cannot be had.
+        BadInput: the trunk is unknown or has no such weights, the download fails, or the SHA-256 of the file in the
+            cache is wrong.
     """
     trunk_named(trunk)
     if trunk not in ADDRESSES:
         raise BadInput(f"trunk '{trunk}' has no ImageNet weights; choices for weights: none, FILE")
     address = ADDRESSES[trunk]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
+    beginning = _hash_in(file)
+    if not file.exists():
+        _download(address, file, beginning)
     try:
-        return torch.hub.load_state_dict_from_url(address, check_hash=True, weights_only=True, progress=False)
-    # A failure of the network or of the cache folder is an OSError; a wrong hash or a torn file is one of the others.
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"weights: {file} cannot be read ({error.strerror})") from error
+    if not digest.startswith(beginning):
         raise BadInput(
-            f"cannot download {address} ({error}); fetch it on another machine and give the file instead: weights=FILE"
+            f"weights: the file {file} is damaged or incomplete: its SHA-256 begins with {digest[:8]} instead of "
+            f"{beginning}; delete this file, and the next run downloads it again"
+        )
+    return read_state(file)
+
+
+def _hash_in(file: Path) -> str:
+    """The beginning of the SHA-256 in a file name such as `resnet18-f37072fd.pth`."""
+    found = re.search(r"-([0-9a-f]{8,})$", file.stem)
+    if found is None:
+        raise ValueError(f"the name {file.name} does not end with the beginning of a SHA-256")
+    return found[1]
+
+
+def _download(address: str, file: Path, beginning: str) -> None:
+    """Download a file. It appears under its name only if it is complete and its SHA-256 is right.
+
+    Raises:
+        BadInput: the download fails, the cache folder cannot be written, or the SHA-256 is wrong.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(address, str(file), hash_prefix=beginning, progress=False)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a wrong hash
+        raise BadInput(
+            f"cannot download {address} ({error}); download it on another machine and give the file instead: "
+            "weights=FILE"
         ) from error
 
 
 def read_state(file: Path | str) -> dict[str, torch.Tensor]:
-    """Read tensors by name from a `.pth`, `.pt` or `.safetensors` file. Nothing in the file is executed.
+    """Read tensors by name from a `.pth`, `.pt` or `.safetensors` file. No code in the file is executed.
 
-    A file that holds its tensors one level down, under `state_dict`, is read as well.
+    The tensors may also stand one level deeper, under the key `state_dict`.
 
     Raises:
-        BadInput: the file is missing, of another kind, or not a checkpoint.
+        BadInput: the file is missing, has another suffix, cannot be read, or does not hold plain tensors by name.
     """
     file = Path(file)
     if not file.is_file():
@@ -77,8 +99,14 @@ def read_state(file: Path | str) -> dict[str, torch.Tensor]:
         raise BadInput(f"weights: {file} is not a .pth, .pt or .safetensors file")
     try:
         state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise BadInput(f"weights: {file} is not a checkpoint of plain tensors ({_first_line(error)})") from error
+    except OSError as error:
+        raise BadInput(f"weights: {file} cannot be read ({error.strerror or error})") from error
+    # The text of these errors is left out: for such files torch advises to load without safety checks.
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise BadInput(
+            f"weights: {file} is not a checkpoint of plain tensors: it is damaged or incomplete, or it holds other "
+            "objects, which are not loaded because they could execute code"
+        ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not _is_state(state):
@@ -86,48 +114,43 @@ def read_state(file: Path | str) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def load_trunk(state: State, stems: Sequence[Stem], stages: Stages) -> Loaded:
-    """Copy a residual network's tensors into every stem and into the stages.
+def load_trunk(state: State, stems: Sequence[Stem], stages: Stages) -> None:
+    """Copy the tensors of a residual network into all stems and into the stages.
 
-    What a recipe put between or into the blocks is left alone. The classifier (`fc.*`) is not needed, and the
-    counters of batches that normalisations keep (`num_batches_tracked`) may be missing, as they are in old files.
+    Modules that a recipe added between or into the blocks do not change. The classifier (`fc.*`) is not used. The batch
+    counters of normalisations (`num_batches_tracked`) may be missing, because old files do not have them.
 
     Args:
         state: tensors by torchvision's names.
-        stems: each gets the same `conv1` and `bn1`.
-
-    Returns:
-        What was used and what was not.
+        stems: all of them get the same `conv1` and `bn1`.
+        stages: they get `layer1` to `layer4`.
 
     Raises:
-        BadInput: a tensor is missing, unexpected or of another shape. Nothing has been changed then.
+        BadInput: a tensor is missing, unexpected or of another shape. In this case nothing is changed.
     """
     places = _places(stems, stages)
-    unused = tuple(sorted(key for key in state if key.startswith("fc.")))
     missing = [key for key in places if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in places and key not in unused]
+    unexpected = [key for key in state if key not in places and not key.startswith("fc.")]
     wrong = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(tensors[0].shape)}"
         for key, tensors in places.items()
         if key in state and state[key].shape != tensors[0].shape
     ]
-    troubles = [
+    problems = [
         f"{len(found)} {kind} ({_first(found)})"
         for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
         if found
     ]
-    if troubles:
-        raise BadInput(f"weights do not fit the trunk: {'; '.join(troubles)}")
-    used = [key for key in places if key in state]
+    if problems:
+        raise BadInput(f"weights do not fit the trunk: {'; '.join(problems)}")
     with torch.no_grad():
-        for key in used:
-            for tensor in places[key]:
+        for key, tensors in places.items():
+            for tensor in tensors if key in state else ():
                 tensor.copy_(state[key])
-    return Loaded(used=len(used), unused=unused)
 
 
 def _places(stems: Sequence[Stem], stages: Stages) -> dict[str, list[torch.Tensor]]:
-    """Where each of torchvision's keys goes."""
+    """For each of torchvision's names, the tensors that get its values."""
     places: dict[str, list[torch.Tensor]] = {}
     for stem in stems:
         for key, tensor in stem.state_dict().items():
@@ -149,7 +172,3 @@ def _is_state(state: object) -> TypeGuard[State]:
 def _first(found: Iterable[str], count: int = 3) -> str:
     found = list(found)
     return ", ".join(found[:count]) + (", …" if len(found) > count else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]

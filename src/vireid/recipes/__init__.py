@@ -8,10 +8,10 @@ gives a network with
 - `embed_pooled(images, modality) -> features`, only where something can be compared before the neck,
 - `new_parameters() -> [parameter]`: those that learn at the full rate,
 - `before_training(batches)`, only where a memory starts from the features of all training pictures,
-- `stems` (a `PerModality` of `Stem`s), or `stem_modules()` where modalities share one, and `stages` (`Stages`), so
-  that ImageNet weights find their place.
+- `pretrained_parts() -> ([stem, …], stages)`: the modules that ImageNet weights are loaded into.
 
-Nothing else has to be edited to add one.
+The rows of its tables may stand in a YAML file of the same name beside it: see `read_rows`. Nothing else has to be
+edited to add a recipe.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from vireid.data.errors import BadInput, unknown
+from vireid.data.protocol import parse_protocol
+from vireid.evaluation.report import METRICS
+from vireid.training.configuration import with_fields
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,59 @@ class Row:
     on: str | None = None
     where: str = ""
     note: str = ""
+
+
+def read_rows(config: Any, module_file: str) -> dict[str, Row]:
+    """The rows of a recipe's tables, from the YAML file beside its module.
+
+    A table has `rows` (name → row), and `where`, `protocol`, `metrics` and `note` for all of its rows. A row has `set`
+    (what `--set` takes, on top of the paper's configuration) and `printed` (one number for each of `metrics`, null if
+    the cell is not legible). A row may also state `where`, `protocol`, `metrics` and `note` for itself. Row names are
+    `TABLE/ROW`. A table without `rows` is a row itself.
+
+    Args:
+        config: the paper's configuration.
+        module_file: `__file__` of the recipe.
+
+    Raises:
+        BadInput: the file names an unknown key, field, metric or protocol, or a row lacks a number for some metric.
+    """
+    import yaml
+
+    file = Path(module_file).with_suffix(".yaml")
+    found: dict[str, Row] = {}
+    for table, said in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        shared = {key: value for key, value in said.items() if key != "rows"}
+        rows = {f"{table}/{name}": own or {} for name, own in said["rows"].items()} if "rows" in said else {table: {}}
+        for name, own in rows.items():
+            try:
+                found[name] = _row(config, {**shared, **own})
+            except BadInput as error:
+                raise BadInput(f"{file.name}, {name}: {error}") from error
+    return found
+
+
+COUNTS = ("parameters_path", "macs_path")  # printed by tables of cost, see `vireid.networks.cost.Cost`
+_ROW_KEYS = ("set", "printed", "metrics", "protocol", "where", "note")
+
+
+def _row(config: Any, said: Mapping[str, Any]) -> Row:
+    if strange := [key for key in said if key not in _ROW_KEYS]:
+        raise unknown("key", strange[0], _ROW_KEYS)
+    printed, metrics = said.get("printed", []), said.get("metrics", [])
+    if strange := [metric for metric in metrics if metric not in (*METRICS, *COUNTS)]:
+        raise unknown("metric", strange[0], (*METRICS, *COUNTS))
+    if printed and len(printed) != len(metrics):
+        raise BadInput(f"{len(printed)} printed numbers for {len(metrics)} metrics")
+    protocol = said.get("protocol")
+    if protocol is not None:
+        parse_protocol(protocol)
+    elif printed:
+        raise BadInput("printed numbers need 'protocol', the one that they belong to")
+    published = dict(zip(metrics, printed, strict=True)) if printed else {}
+    return Row(
+        with_fields(config, said.get("set", [])), published, protocol, said.get("where", ""), said.get("note", "")
+    )
 
 
 def recipes() -> tuple[str, ...]:
@@ -99,14 +156,13 @@ def build(name: str, config: Any, identities: int, *, pretrained: bool) -> nn.Mo
     if identities < 2:
         raise BadInput(f"training needs pictures of at least 2 identities, found {identities}")
     network = recipe(name).build(config, identities)
-    if pretrained and config.weights != "none":
+    training = config.training
+    if pretrained and training.weights != "none":
         from vireid.networks import weights
 
-        state = (
-            weights.imagenet_state(config.trunk) if config.weights == "imagenet" else weights.read_state(config.weights)
-        )
-        stems = network.stem_modules() if hasattr(network, "stem_modules") else list(network.stems.copies.values())
-        weights.load_trunk(state, stems, network.stages)
+        imagenet = training.weights == "imagenet"
+        state = weights.imagenet_state(training.trunk) if imagenet else weights.read_state(training.weights)
+        weights.load_trunk(state, *network.pretrained_parts())
     return network
 
 

@@ -1,24 +1,27 @@
 """PECA: partial enhancement and channel aggregation.
 
 Jing and Li, "Partial Enhancement and Channel Aggregation for Visible-Infrared Person Re-Identification", IEICE Trans.
-Inf. & Syst. 2024. What is new: three small networks learn to tell from the feature of a whole picture what its upper,
-middle and lower third look like (GSL). Pictures with channels of a visible and of an infrared picture of one person
-are a third, auxiliary modality half-way between the two (ICAL). A contrastive loss replaces the triplet, between
-instances of the batch and between each row and a memory of every identity's centroid in each modality.
+Inf. & Syst. 2024. What is new: three MLPs predict the features of the upper, middle and lower part of a picture from
+the feature of the whole picture (GSL). Pictures that mix the channels of a visible and an infrared picture of one
+person are a third, auxiliary modality between the two (ICAL). A contrastive loss replaces the triplet loss: it compares
+samples with each other, and with a memory of the centroid of every identity in each modality.
+
+Shapes: B samples, features of length D; identity and modality are B int64. Losses are scalars, at least float32.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import nn
-from torch.nn import functional
+from annotated_types import Interval
+from torch import Generator, Tensor, nn
+from torch.nn.functional import interpolate, normalize, one_hot
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vireid.augment.colour import ChannelExchange
 from vireid.augment.erasing import ChannelErasing
@@ -26,334 +29,137 @@ from vireid.augment.geometry import Flip, PadCrop
 from vireid.augment.operation import Operation, augmented
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
-from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
+from vireid.data.settings import Count, NonNegative, Positive, all_but, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
-from vireid.losses.distance import SMALLEST
+from vireid.losses.distance import paired
+from vireid.losses.pairs import mean_over, same_identity, similarity, unit
 from vireid.losses.triplet import batch_hard_triplet, weighted_regularised_triplet
-from vireid.networks.attention import agw_non_local
-from vireid.networks.heads import BNNeck, Classifier
-from vireid.networks.per_modality import PerModality
-from vireid.networks.pooling import GeM
-from vireid.networks.resnet import Stages, Stem
-from vireid.recipes import Row
-from vireid.training.configuration import check_common_fields
-from vireid.training.distributed import whole_batch
-from vireid.training.optim import SGD, Adam, WarmUpSteps
+from vireid.networks.encoder import Encoder
+from vireid.networks.heads import Classifier
+from vireid.networks.resnet import Stages
+from vireid.recipes import Row, read_rows
+from vireid.training.distributed import all_gather
+from vireid.training.optim import SGD, WarmUpSteps
+from vireid.training.settings import Training
 
-# --- hyper-parameters -------------------------------------------------------------------------------------------------
-
-Statistics = Literal["batch_stats_no_update", "train", "eval"]
-Mixing = Literal["hinge", "abs", "hinge_sq"]
+# --- global-local similarity learning (section 3.1) -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@settings
 class GSL:
-    """Global-local similarity learning, section 3.1.
+    """Global-local similarity learning."""
 
-    Attributes:
-        hidden: not stated; 512, the predictor of SimSiam, which the paper cites for the stop-gradient.
-        input: not stated; what goes into the MLPs and what the thirds give. `bn` is the feature after the neck, as in
-            the other losses, `pool` the one before it.
-        statistics: not stated; by what the thirds are normalised. `batch_stats_no_update`: by their own batch, and the
-            running statistics, which whole pictures are tested with, stay as they are. `train` mixes the thirds into
-            them; `eval` normalises by them.
-        part_resize: not stated; `none` leaves a third its size, `full` stretches it to the picture's at three times
-            the cost.
-    """
-
-    hidden: int = 512
+    hidden: Count = 512
+    """not stated: width between the two layers of an MLP; 512 as in the predictor of SimSiam, which the paper cites."""
     input: Literal["bn", "pool"] = "bn"
-    statistics: Statistics = "batch_stats_no_update"
+    """not stated: the feature that MLPs take and parts give: `bn`, after the neck as in the other losses, or `pool`."""
+    statistics: Literal["batch_stats_no_update", "train", "eval"] = "batch_stats_no_update"
+    """not stated: which statistics normalise the three parts. `batch_stats_no_update`: those of the parts, while the
+    running statistics, which are for whole pictures, do not change. `train` updates them, `eval` normalises by them."""
     part_resize: Literal["none", "full"] = "none"
+    """not stated: `none` keeps a part's 96×144 pixels; `full` stretches it to a whole picture, three times the cost."""
 
 
-@dataclass(frozen=True)
-class ICAL:
-    """Inter-modality channel aggregation learning, section 3.2.
-
-    Attributes:
-        margin: paper, section 4.1.2.
-        mix: the paper prints `abs`, which pushes a pair apart as soon as it is nearer than the margin; it also says
-            that the loss "encourages similar features", which only `hinge` and its square do. We chose `hinge`.
-        source: not stated; auxiliary rows are made before channel exchange and erasing touch the visible row. After
-            an exchange its three channels may be equal, and the six patterns would be two.
-        in_ce: not stated whether auxiliary rows are classified; equation 4 sums visible and infrared ones only.
-        in_ins: not stated whether they take part in L_ins; we follow equation 4.
-        in_mod: not stated whether they have centroids; equations 7 and 8 name visible and infrared ones only.
-    """
-
-    margin: float = 0.7
-    mix: Mixing = "hinge"
-    source: Literal["before_colour_aug", "after_colour_aug"] = "before_colour_aug"
-    in_ce: bool = False
-    in_ins: bool = False
-    in_mod: bool = False
-
-
-@dataclass(frozen=True)
-class InstanceContrast:
-    """L_ins, equation 6.
-
-    Attributes:
-        temperature: paper, section 4.2.1 (τ_ins).
-        negatives: paper, section 4.1.2 (|Q|); of the batch, where the equation's samples are.
-        positives: paper, `any` modality; `cross_modality` takes the hardest of the other modalities.
-    """
-
-    temperature: float = 0.15
-    negatives: int = 50
-    positives: Literal["any", "cross_modality"] = "any"
-    name: ClassVar[str] = "instance"
-
-    def __call__(self, pooled: Any, unit: torch.Tensor, identity: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        return instance_contrast(
-            unit,
-            identity,
-            modality=modality if self.positives == "cross_modality" else None,
-            negatives=self.negatives,
-            temperature=self.temperature,
-        )
-
-
-@dataclass(frozen=True)
-class Triplet:
-    """What stands in the place of L_ins in row M1, on features before the neck as in AGW.
-
-    Attributes:
-        kind: not stated; `weighted` is AGW's, `batch_hard` the one with a margin.
-        margin: not stated; of `batch_hard` only, the field's custom.
-    """
-
-    kind: Literal["weighted", "batch_hard"] = "weighted"
-    margin: float = 0.3
-    name: ClassVar[str] = "triplet"
-
-    def __call__(self, pooled: torch.Tensor, unit: Any, identity: torch.Tensor, modality: Any) -> torch.Tensor:
-        if self.kind == "weighted":
-            return weighted_regularised_triplet(pooled, identity)
-        return batch_hard_triplet(pooled, identity, margin=self.margin)
-
-
-@dataclass(frozen=True)
-class ModalityContrast:
-    """L_mod, equations 7 to 10.
-
-    Attributes:
-        temperature: paper, section 4.2.1 (τ_mod).
-        weight: paper, section 4.2.2 (λ_m).
-        rate: paper, section 4.1.2 (α, the share of the new feature).
-        start: paper, `extract`: means over all training pictures. `first_seen` starts a centroid at its first feature.
-        order: not stated; `sequential` applies equation 9 row by row, as the public code of CAP, a method that the
-            paper cites, does. `batch_mean` applies it once, to the mean of a step's rows.
-        normalise: not stated; after `each` application of equation 9 as in CAP's code, once a `step`, or `never`.
-    """
-
-    temperature: float = 0.10
-    weight: float = 0.5
-    rate: float = 0.8
-    start: Literal["extract", "first_seen"] = "extract"
-    order: Literal["sequential", "batch_mean"] = "sequential"
-    normalise: Literal["each", "step", "never"] = "each"
-
-
-@dataclass(frozen=True)
-class Config:
-    """PECA's settings. "AGW's code" and "CAJ's code" are the public ones of the methods that PECA builds on.
-
-    Attributes:
-        seed: not stated; 0 as in AGW's code.
-        epochs: paper, section 4.1.2.
-        trunk: paper, ResNet-50; last stride 1 as in AGW.
-        size: paper, section 4.1.2, height×width in pixels.
-        identities_per_batch: paper, 8.
-        visible_per_identity: paper, 4.
-        infrared_per_identity: paper, 4.
-        epoch_length: not stated; AGW's code, floor(larger modality / (8·4)) + 1 steps; or a number of steps.
-        precision: not stated; `bf16` or `fp16` is ours, for speed.
-        weights: paper, ImageNet, into each of the three stems.
-        optimiser: paper, SGD at 0.1; the rest is not stated and AGW's: trunk and non-local at a tenth, momentum 0.9.
-        schedule: paper, 10 warm-up epochs; the steps ÷10 at 20 and 50 are not stated, AGW's and CAJ's codes have them.
-        gradient_clip: not stated; None is off, a number is the largest norm let through.
-        non_local: paper, "the encoder follows AGW"; `code` is width 1, which AGW's public code has, `half` half the
-            channels, which AGW's paper says. None: no attention.
-        gem_power: AGW's code, 3, and not learnt.
-        metric_features: not stated which feature is normalised for L_ins, L_mod, L_mix; `bn`, after the neck, as in
-            CAP's code, whose constants PECA shares. Before it (`pool`) all distances start below the margin.
-        ce_scale: paper, equation 4 adds the means of the modalities; `batch_mean`, AGW's scale, is half of it.
-        gsl: paper, section 3.1; None switches it off.
-        ical: paper, section 3.2; None switches it off, and there is no auxiliary stem.
-        instance: paper, section 3.3; a triplet loss in its place, or None.
-        modality: paper, section 3.3; None switches it off, and there is no memory.
-        flip: paper; probability 0.5 as in AGW's code.
-        crop: paper; ten pixels of zero padding as in AGW's code.
-        exchange: paper, CAJ's random channel exchange without grey, on visible rows; None switches it off.
-        erasing: paper, CAJ's channel erasing; None switches it off.
-        erase_infrared: paper, erasing is "for visible images"; CAJ's code erases infrared ones too.
-    """
-
-    seed: int = 0
-    epochs: int = 100
-    trunk: Literal["tiny", "resnet18", "resnet34", "resnet50"] = "resnet50"
-    size: Size = Size(288, 144)
-    identities_per_batch: int = 8
-    visible_per_identity: int = 4
-    infrared_per_identity: int = 4
-    epoch_length: Literal["agw", "fastreid"] | int = "agw"
-    precision: Literal["off", "bf16", "fp16"] = "off"
-    weights: str = "imagenet"
-    optimiser: SGD | Adam = SGD()
-    schedule: WarmUpSteps = WarmUpSteps()
-    gradient_clip: float | None = None
-    non_local: Literal["half", "code"] | None = "code"
-    gem_power: float = 3.0
-    metric_features: Literal["bn", "pool"] = "bn"
-    ce_scale: Literal["sum_of_means", "batch_mean"] = "sum_of_means"
-    gsl: GSL | None = GSL()
-    ical: ICAL | None = ICAL()
-    instance: InstanceContrast | Triplet | None = InstanceContrast()
-    modality: ModalityContrast | None = ModalityContrast()
-    flip: Flip = Flip()
-    crop: PadCrop = PadCrop()
-    exchange: ChannelExchange | None = ChannelExchange()
-    erasing: ChannelErasing | None = ChannelErasing()
-    erase_infrared: bool = False
-
-    def __post_init__(self) -> None:
-        check_common_fields(self)
-        _check_terms(self)
-
-    def colour(self) -> dict[Modality, tuple[Operation, ...]]:
-        """What changes normalised values, by modality."""
-        visible = tuple(step for step in (self.exchange, self.erasing) if step)
-        infrared = (self.erasing,) if self.erasing and self.erase_infrared else ()
-        return {Modality.VISIBLE: visible, Modality.INFRARED: infrared}
-
-    def colour_in_objective(self) -> bool:
-        """Whether the colour operations wait until the auxiliary rows are made."""
-        return self.ical is not None and self.ical.source == "before_colour_aug"
-
-    def augmentation(self) -> Pipeline:
-        """Training pictures of both modalities to normalised images."""
-        geometry = (self.flip, self.crop)
-        if self.colour_in_objective():
-            return Pipeline(geometry=geometry)
-        colour = self.colour()
-        return Pipeline(geometry=geometry, visible=colour[Modality.VISIBLE], infrared=colour[Modality.INFRARED])
-
-
-def _check_terms(config: Config) -> None:
-    """Refuse a number that would only show as a loss that is not finite."""
-    for name in ("gsl", "ical", "instance", "modality"):
-        term = getattr(config, name)
-        for field, least in (("hidden", 1), ("margin", 0), ("temperature", 1e-6), ("negatives", 1), ("weight", 0)):
-            if getattr(term, field, least) < least:
-                raise BadInput(f"field '{name}.{field}' is {getattr(term, field)}; it takes {least} or more")
-    if config.modality and not 0 < config.modality.rate <= 1:
-        raise BadInput(f"field 'modality.rate' is {config.modality.rate}; it takes a share above 0 and up to 1")
-
-
-PAPER = Config()
-
-# --- global-local similarity (section 3.1) ----------------------------------------------------------------------------
-
-THIRDS = ("upper", "middle", "lower")
-
-
-def thirds(images: torch.Tensor) -> torch.Tensor:
-    """Cut pictures into three strips of equal height.
-
-    Where 3 does not divide the height, neighbours share a row of pixels.
+def similarity_loss(global_features: Tensor, local_features: Tensor) -> Tensor:
+    """L_sim, equation 1: `-mean_i n(f^g_i) · stopgrad(n(f^s_i))` with `n(f) = f / ‖f‖`, between -1 and 1.
 
     Args:
-        images: B×C×H×W.
-
-    Returns:
-        3B×C×ceil(H/3)×W: all upper strips, all middle ones, all lower ones, each in the order of the rows.
+        global_features: f^g, B×3D, the output of `LocalProjections`.
+        local_features: f^s, B×3D, the features of the upper, middle and lower part side by side; gets no gradient.
     """
+    return -(unit(global_features) * unit(local_features.detach())).sum(1).mean()
+
+
+class LocalProjections(nn.Module):
+    """Three MLPs without shared parameters: a whole picture's feature to one feature for each part, B×D to B×3D."""
+
+    def __init__(self, width: int, *, hidden: int) -> None:
+        super().__init__()
+        for name in ("upper", "middle", "lower"):
+            layers = nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, width)
+            self.add_module(name, nn.Sequential(*layers))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return torch.cat([mlp(feature) for mlp in self.children()], 1)
+
+
+def three_parts(images: Tensor) -> Tensor:
+    """B×C×H×W to 3B×C×ceil(H/3)×W: all upper parts, all middle ones, all lower ones; they cover the whole height."""
     height = images.shape[2]
     part = -(-height // 3)
     return torch.cat([images[:, :, top : top + part] for top in (0, (height - part) // 2, height - part)])
 
 
-class LocalProjections(nn.Module):
-    """Three networks that share nothing: what a whole picture's feature says about each third.
-
-    Args:
-        width: length D of the features.
-        hidden: width of the layer between.
-    """
-
-    def __init__(self, width: int, *, hidden: int = 512) -> None:
-        super().__init__()
-        for name in THIRDS:
-            layers = nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, width)
-            self.add_module(name, nn.Sequential(*layers))
-
-    def forward(self, feature: torch.Tensor) -> torch.Tensor:
-        """B×D to B×3D: upper, middle, lower."""
-        return torch.cat([mlp(feature) for mlp in self.children()], 1)
-
-
 @contextmanager
-def normalising_by(network: nn.Module, statistics: Statistics) -> Iterator[None]:
-    """Choose what a network's batch normalisations, those in training mode, use and keep inside the block.
-
-    Args:
-        network: any module.
-        statistics: `batch_stats_no_update` normalises by the batch and keeps no trace of it, `train` as always in
-            training, `eval` by the running statistics.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    switch = {"batch_stats_no_update": "track_running_stats", "eval": "training", "train": None}[statistics]
-    norms = [norm for norm in norms if switch and getattr(norm, switch)]
+def normalising_by(network: nn.Module, statistics: str) -> Iterator[None]:
+    """A `with` block in which batch normalisations in training mode use the statistics that `GSL.statistics` names."""
+    switch = {"batch_stats_no_update": "track_running_stats", "eval": "training"}.get(statistics, "")
+    norms = [m for m in network.modules() if switch and isinstance(m, _BatchNorm) and m.training and getattr(m, switch)]
     try:
         for norm in norms:
-            setattr(norm, switch, False)  # type: ignore[arg-type]
+            setattr(norm, switch, False)
         yield
     finally:
         for norm in norms:
-            setattr(norm, switch, True)  # type: ignore[arg-type]
+            setattr(norm, switch, True)
 
 
-def similarity_loss(global_features: torch.Tensor, local_features: torch.Tensor) -> torch.Tensor:
-    """L_sim, equation 1: `-mean_i n(f^g_i) · sg(n(f^s_i))` with `n(f) = f / ‖f‖`.
+# --- inter-modality channel aggregation learning (section 3.2) --------------------------------------------------------
 
-    Args:
-        global_features: B×3D, what `LocalProjections` says about the thirds.
-        local_features: B×3D, the features of the upper, middle and lower third side by side; gets no gradient.
+Mixing = Literal["hinge", "abs", "hinge_sq"]
 
-    Returns:
-        A scalar in -1..1, -1 where every row's two vectors point the same way.
+
+@settings
+class ICAL:
+    """Inter-modality channel aggregation learning."""
+
+    margin: NonNegative = 0.7
+    """paper, section 4.1.2: the margin m. Between features of length one, a distance of 0.7 is a cosine of 0.755."""
+    mix: Mixing = "hinge"
+    """ours, not equation 3 as printed: max[‖D - m‖₂, 0] is |D - m| (`abs`), which pushes pairs apart that are nearer
+    than m, while the text says "encourages similar features". `hinge` is max(D - m, 0), `hinge_sq` its square."""
+    source: Literal["before_colour_aug", "after_colour_aug"] = "before_colour_aug"
+    """not stated: auxiliary samples are made before channel exchange and erasing; after an exchange the three channels
+    of a visible sample may be equal, and the six patterns would be two."""
+    in_ce: bool = False
+    """not stated: whether auxiliary samples are classified, as "data augmentation"; equation 4 does not name them."""
+    in_ins: bool = False
+    """not stated: whether auxiliary samples take part in L_ins; as in equation 4 they do not."""
+    in_mod: bool = False
+    """not stated: whether auxiliary samples have centroids; equations 7 and 8 do not name them."""
+
+    def loss(self, distance: Tensor) -> Tensor:
+        """One summand of equation 3, see `mixing_loss`."""
+        excess = distance - self.margin
+        forms = {"hinge": excess.relu(), "abs": excess.abs(), "hinge_sq": excess.relu().square()}
+        return forms[self.mix].sum() / max(distance.numel(), 1)
+
+
+def mixing_loss(distance: Tensor, *, margin: float = ICAL.margin, form: Mixing = ICAL.mix) -> Tensor:
+    """One summand of L_mix, equation 3, as a mean over distances D between features of length one; 0 without pairs.
+
+    `hinge` is max(D - m, 0), `abs` is |D - m| as printed, `hinge_sq` is max(D - m, 0)²; BadInput for another form.
     """
-    return -(_unit(global_features) * _unit(local_features.detach())).sum(1).mean()
+    return ICAL(margin=margin, mix=form).loss(distance)
 
 
-# --- channel aggregation (section 3.2) --------------------------------------------------------------------------------
-
-# Which channels stay the visible row's, in the order of equation 2: RG, RB, GB, R, G, B.
+# Equation 2: which channels come from the visible sample, in the order RG, RB, GB, R, G, B.
 KEPT = ((1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
 
 
 def aggregate_channels(
-    images: torch.Tensor, identity: torch.Tensor, modality: torch.Tensor, *, generator: torch.Generator | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Equation 2: for each visible row a picture with one or two channels of an infrared row of the same identity.
+    images: Tensor, identity: Tensor, modality: Tensor, *, generator: Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ICAL, equation 2: each visible sample with one or two channels of an infrared sample of the same identity.
 
-    The partner and one of the six patterns are drawn uniformly. Channel c comes from channel c of either, so values
-    that were normalised per channel stay so. A visible row whose identity has no infrared row in the batch makes none.
-
-    Args:
-        images: N×3×H×W of any number type.
-        identity: N int64.
-        modality: N int64, values of `Modality`.
-        generator: where the draws come from; torch's global stream when left out.
+    The infrared sample and one of six patterns are drawn uniformly from `generator`, by default torch's global one.
+    Channel c always comes from channel c, so values that were normalised channel by channel stay right.
 
     Returns:
-        images: G×3×H×W, G at most the number of visible rows.
-        visible_rows: G int64, which visible row made each, ascending.
-        infrared_rows: G int64, which infrared row.
+        G×3×H×W pictures of the type of `images` (B×3×H×W), and for each the position of its visible sample (G int64,
+        ascending) and of its infrared sample (G int64). A visible sample without an infrared one makes no picture.
     """
     visible = (modality == Modality.VISIBLE).nonzero()[:, 0]
     infrared = (modality == Modality.INFRARED).nonzero()[:, 0]
@@ -370,20 +176,13 @@ def aggregate_channels(
     return torch.where(kept, images[visible], images[infrared]), visible, infrared
 
 
-def with_auxiliary_rows(
-    batch: Batch, *, modality: Modality = Modality.AUXILIARY, generator: torch.Generator | None = None
-) -> tuple[Batch, torch.Tensor, torch.Tensor]:
-    """A batch with its generated rows behind the others: ICAL for any recipe.
+def with_auxiliary_samples(
+    batch: Batch, *, modality: Modality = Modality.AUXILIARY, generator: Generator | None = None
+) -> tuple[Batch, Tensor, Tensor]:
+    """A batch with auxiliary samples behind its own, for any recipe, and the two positions of `aggregate_channels`.
 
-    Args:
-        batch: visible and infrared rows.
-        modality: what the generated rows are called. A network without an auxiliary stem takes them as `VISIBLE`.
-        generator: where the draws come from; the batch's own when left out.
-
-    Returns:
-        batch: N + G rows; a generated row has the identity and camera of its visible row.
-        visible_rows: G int64, which visible row made each.
-        infrared_rows: G int64, which infrared row.
+    An auxiliary sample has the identity and camera of its visible sample, and the given modality: `VISIBLE` is for a
+    network without an auxiliary stem. Draws come from `generator`, by default the batch's own.
     """
     generator = generator or batch.generator()
     made, visible, infrared = aggregate_channels(batch.images, batch.identity, batch.modality, generator=generator)
@@ -397,54 +196,164 @@ def with_auxiliary_rows(
     return grown, visible, infrared
 
 
-def mixing_loss(distance: torch.Tensor, *, margin: float = 0.7, form: Mixing = "hinge") -> torch.Tensor:
-    """One summand of L_mix, equation 3, as a mean over pairs.
+# --- instance-modality contrastive loss (section 3.3) -----------------------------------------------------------------
 
-    The equation prints `max[‖D - m‖₂, 0]`. D is a number, so that is |D - m| and the maximum never acts.
+Scale = Literal["sum_of_means", "batch_mean"]
+Order = Literal["sequential", "batch_mean"]
+Normalise = Literal["each", "step", "never"]
 
-    Args:
-        distance: Euclidean distances between features of length one; a margin of 0.7 is a cosine of 0.755.
-        margin: m.
-        form: `hinge` is max(D - m, 0), `abs` is |D - m| as printed, `hinge_sq` is max(D - m, 0)².
 
-    Returns:
-        A scalar; 0 where there are no pairs.
+@settings
+class InstanceContrast:
+    """The instance loss L_ins."""
 
-    Raises:
-        BadInput: there is no such form.
+    temperature: Positive = 0.15
+    """paper, section 4.2.1: τ_ins of equation 6."""
+    negatives: Count = 50
+    """paper, section 4.1.2: |Q|, the nearest of the 56 negatives in the batch; the memory holds centroids only."""
+    positives: Literal["any", "cross_modality"] = "any"
+    """paper, section 3.3: the hardest positive is of any modality; `cross_modality`: of another one than the anchor."""
+    name: ClassVar[str] = "instance"
+
+    def loss(self, pooled: Any, metric: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
+        """L_ins, equation 6, on the features `metric`."""
+        other = modality if self.positives == "cross_modality" else None
+        return instance_contrast(metric, identity, modality=other, **all_but(self, "positives"))
+
+
+@settings
+class Triplet:
+    """The triplet loss that row M1 has in the place of L_ins, on features before the neck as in AGW."""
+
+    kind: Literal["weighted", "batch_hard"] = "weighted"
+    """not stated: `weighted` is AGW's, `batch_hard` the one with a margin."""
+    margin: NonNegative = 0.3
+    """not stated: of `batch_hard` only; 0.3 is usual in the field."""
+    name: ClassVar[str] = "triplet"
+
+    def loss(self, pooled: Tensor, metric: Any, identity: Tensor, modality: Any) -> Tensor:
+        """The triplet loss on the features `pooled`."""
+        if self.kind == "weighted":
+            return weighted_regularised_triplet(pooled, identity)
+        return batch_hard_triplet(pooled, identity, **all_but(self, "kind"))
+
+
+def instance_contrast(
+    features: Tensor, identity: Tensor, *, negatives: int = InstanceContrast.negatives,
+    temperature: float = InstanceContrast.temperature, modality: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """L_ins, equation 6, of features that are scaled to length one here.
+
+        j(i) = the farthest other sample of the same identity, of another modality where `modality` is given
+        Q(i) = the nearest samples of other identities, at most `negatives`;  τ = `temperature`
+        mean_i -log( exp(f_i·f_j/τ) / ( exp(f_i·f_j/τ) + Σ_{k ∈ Q(i)} exp(f_i·f_k/τ) ) )
+
+    The mean is over the samples that have a positive.
     """
-    forms = {"hinge": (distance - margin).relu(), "abs": (distance - margin).abs()}
-    forms["hinge_sq"] = forms["hinge"].square()
-    if form not in forms:
-        raise unknown("form of the mixing loss", form, forms)
-    return forms[form].sum() / max(distance.numel(), 1)
+    scores = similarity(unit(features), unit(features)) / temperature
+    positive, negative = same_identity(identity)
+    if modality is not None:
+        positive = positive & (modality[:, None] != modality[None, :])
+    usable = positive.any(1)
+    # Between vectors of length one the farthest is the least similar.
+    hardest = scores.masked_fill(~positive, math.inf).amin(1).masked_fill(~usable, 0.0)
+    nearest = scores.masked_fill(~negative, torch.finfo(scores.dtype).min).topk(min(negatives, len(scores)), 1).values
+    return mean_over(usable, torch.cat((hardest[:, None], nearest), 1).logsumexp(1) - hardest)
 
 
-def _distance(f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """‖f_i - g_i‖ of G×D rows, with a gradient that is finite where they coincide."""
-    return (f - g).square().sum(1).clamp(min=SMALLEST).sqrt()
+@settings
+class ModalityContrast:
+    """The modality loss L_mod and its memory."""
+
+    temperature: Positive = 0.10
+    """paper, section 4.2.1: τ_mod of equation 10."""
+    weight: NonNegative = 0.5
+    """paper, section 4.2.2: λ_m of equation 5."""
+    rate: Annotated[float, Interval(gt=0, le=1)] = 0.8
+    """paper, section 4.1.2: α, the share of the new feature in equation 9."""
+    start: Literal["extract", "first_seen"] = "extract"
+    """paper, equations 7 and 8: `extract` takes means over all training pictures, of features of length one, before the
+    first step and never again; `first_seen` starts a centroid at its first feature."""
+    order: Order = "sequential"
+    """not stated: `sequential` applies equation 9 to one sample after the other, as the code of CAP does; `batch_mean`
+    applies it once, to the mean of a step's samples."""
+    normalise: Normalise = "each"
+    """not stated: centroids get length one after `each` sample as in the code of CAP, once a `step`, or `never`."""
 
 
-# --- instance and modality contrast (section 3.3) ---------------------------------------------------------------------
+class CentroidMemory(nn.Module):
+    """The centroid of every identity in each modality. It is a buffer, so a checkpoint holds all of it.
+
+    A centroid that was not seen yet is zero and takes no part in the loss; its first feature replaces it. The shape is
+    identities × modalities (2, or 3 with auxiliary) × width; for the other arguments see `ModalityContrast`.
+    """
+
+    def __init__(
+        self, identities: int, modalities: int, width: int, *, rate: float = ModalityContrast.rate,
+        order: Order = ModalityContrast.order, normalise: Normalise = ModalityContrast.normalise,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        ModalityContrast(rate=rate, order=order, normalise=normalise)  # BadInput where a value is not allowed
+        self.rate, self.order, self.normalise = rate, order, normalise
+        self.centroids: Tensor
+        self.register_buffer("centroids", torch.zeros(identities, modalities, width))
+
+    @torch.no_grad()
+    def start(self, pieces: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Means over pieces of (features, identity, modality): equation 7 for visible, equation 8 for infrared ones."""
+        total = torch.zeros_like(self.centroids, dtype=torch.float64)
+        count = torch.zeros_like(total[:, :, :1])
+        for features, identity, modality in pieces:
+            total.index_put_((identity, modality), unit(features).double(), accumulate=True)
+            count.index_put_((identity, modality), torch.ones_like(count[0, 0]), accumulate=True)
+        mean = total / count.clamp(min=1)
+        self.centroids.copy_(mean if self.normalise == "never" else normalize(mean, dim=2))
+
+    @torch.no_grad()
+    def update(self, features: Tensor, identity: Tensor, modality: Tensor) -> None:
+        """Apply equation 9, `c ← (1 - α) c + α f`, for every sample in order, after the loss of the step."""
+        features = unit(features).to(self.centroids.dtype)
+        same = (identity[:, None] == identity[None, :]) & (modality[:, None] == modality[None, :])
+        turn = same.tril(-1).sum(1)  # how many samples of the same centroid come before this one
+        turns = turn.unique().tolist()
+        if self.order == "batch_mean":
+            features, turns = (same.to(features.dtype) @ features) / same.sum(1, keepdim=True), turns[:1]
+        # Different centroids do not interact: the first samples of all go together, then the second ones, …
+        for now in turns:
+            cell = identity[turn == now], modality[turn == now]
+            old, new = self.centroids[cell], features[turn == now]
+            new = torch.where(old.any(1, keepdim=True), (1 - self.rate) * old + self.rate * new, new)
+            self.centroids[cell] = normalize(new) if self.normalise == "each" else new
+        if self.normalise == "step":
+            self.centroids[identity, modality] = normalize(self.centroids[identity, modality])
+
+    def loss(
+        self, features: Tensor, identity: Tensor, modality: Tensor, *, temperature: float = ModalityContrast.temperature
+    ) -> Tensor:
+        """L_mod, equation 10, of features that are scaled to length one here.
+
+            P(i) = the centroids of i's identity,  U(i) = those of other identities in i's modality
+            mean_i -1/|P(i)| Σ_{c ∈ P(i)} log( exp(f_i·c/τ) / Σ_{c' ∈ P(i) ∪ U(i)} exp(f_i·c'/τ) )
+
+        The mean is over the samples that have a known centroid.
+        """
+        f = unit(features)
+        centroids = self.centroids.to(f.dtype, copy=True)  # `update` may change the buffer before the backward pass
+        seen = centroids.any(2)
+        scores = similarity(f, centroids.flatten(0, 1)).unflatten(1, seen.shape) / temperature
+        lowest = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~seen, lowest)
+        samples = torch.arange(len(f), device=f.device)
+        positive, known = scores[samples, identity], seen[identity]
+        negative = scores[samples, :, modality].masked_fill(one_hot(identity, len(centroids)).bool(), lowest)
+        terms = (torch.cat((positive, negative), 1).logsumexp(1, keepdim=True) - positive).masked_fill(~known, 0.0)
+        return mean_over(known.any(1), terms.sum(1) / known.sum(1).clamp(min=1))
 
 
-def identity_loss(
-    logits: torch.Tensor,
-    identity: torch.Tensor,
-    modality: torch.Tensor,
-    *,
-    scale: Literal["sum_of_means", "batch_mean"] = "sum_of_means",
-) -> torch.Tensor:
-    """L_ce, equation 4: cross-entropy as a mean over each modality's rows, added.
+def identity_loss(logits: Tensor, identity: Tensor, modality: Tensor, *, scale: Scale) -> Tensor:
+    """L_ce, equation 4: cross-entropy of B×identities logits, a mean over each modality's samples, added.
 
-    Args:
-        logits: B×identities.
-        identity: B int64.
-        modality: B int64.
-        scale: `batch_mean` is one mean over all rows instead.
-
-    Returns:
-        A scalar, at least float32.
+    A `scale` of `batch_mean` is one mean over all samples instead.
     """
     if scale == "batch_mean":
         return cross_entropy(logits, identity)
@@ -452,390 +361,182 @@ def identity_loss(
     return torch.stack([cross_entropy(logits[group], identity[group]) for group in groups]).sum()
 
 
-def instance_contrast(
-    features: torch.Tensor,
-    identity: torch.Tensor,
-    *,
-    negatives: int = 50,
-    temperature: float = 0.15,
-    modality: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """L_ins, equation 6.
-
-        j*(i) = farthest other row of the same identity,  Q(i) = the nearest rows of other identities
-        mean_i -log( exp(f_i·f_j*/τ) / ( exp(f_i·f_j*/τ) + Σ_{k ∈ Q(i)} exp(f_i·f_k/τ) ) )
-
-    Anchors are the rows of all modalities; one without a positive is left out of the mean.
-
-    Args:
-        features: B×D; brought to length one here, as section 3.2 has it.
-        identity: B int64.
-        negatives: |Q|; all there are where the batch has fewer.
-        temperature: τ_ins.
-        modality: B int64; where given, a positive must be of another modality than its anchor.
-
-    Returns:
-        A scalar, at least float32.
-    """
-    similarity = _similarity(_unit(features), _unit(features)) / temperature
-    lowest = torch.finfo(similarity.dtype).min
-    same = identity[:, None] == identity[None, :]
-    positive = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    if modality is not None:
-        positive = positive & (modality[:, None] != modality[None, :])
-    # Between vectors of length one the farthest is the least similar.
-    hardest = similarity.masked_fill(~positive, math.inf).amin(1)
-    usable = positive.any(1)
-    hardest = hardest.masked_fill(~usable, 0.0)
-    nearest = similarity.masked_fill(same, lowest).topk(min(negatives, len(same)), dim=1).values
-    return _mean_over(usable, torch.cat((hardest[:, None], nearest), 1).logsumexp(1) - hardest)
-
-
-class CentroidMemory(nn.Module):
-    """Every identity's centroid in each modality, equations 7 to 9. A buffer, so that a checkpoint holds all of it.
-
-    A centroid that has not been seen is zero and takes no part in the loss; the first feature becomes it.
-
-    Args:
-        identities: number of training identities.
-        modalities: how many, counted as `Modality` counts: 2 for visible and infrared, 3 with auxiliary.
-        width: length D of the features.
-        rate: α, the share of the new feature.
-        order: `sequential` or `batch_mean`, see `ModalityContrast`.
-        normalise: `each`, `step` or `never`, see `ModalityContrast`.
-    """
-
-    centroids: torch.Tensor
-
-    def __init__(
-        self,
-        identities: int,
-        modalities: int,
-        width: int,
-        *,
-        rate: float = 0.8,
-        order: Literal["sequential", "batch_mean"] = "sequential",
-        normalise: Literal["each", "step", "never"] = "each",
-    ) -> None:
-        super().__init__()
-        self.rate, self.order, self.normalise = rate, order, normalise
-        self.register_buffer("centroids", torch.zeros(identities, modalities, width))
-
-    @torch.no_grad()
-    def start(self, rows: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> None:
-        """Equations 7 and 8: the mean over all rows of an identity and modality, then length one.
-
-        Args:
-            rows: pieces of (features B×D, identity B int64, modality B int64); the features count at length one.
-        """
-        total = torch.zeros_like(self.centroids, dtype=torch.float64)
-        count = torch.zeros_like(total[:, :, :1])
-        for features, identity, modality in rows:
-            total.index_put_((identity, modality), _unit(features).double(), accumulate=True)
-            count.index_put_((identity, modality), torch.ones_like(count[0, 0]), accumulate=True)
-        mean = total / count.clamp(min=1)
-        self.centroids.copy_(mean if self.normalise == "never" else functional.normalize(mean, dim=2))
-
-    @torch.no_grad()
-    def update(self, features: torch.Tensor, identity: torch.Tensor, modality: torch.Tensor) -> None:
-        """Equation 9, `c ← (1 - α) c + α f`, for every row in its order. Call it after the loss of the step.
-
-        Args:
-            features: B×D; brought to length one here.
-            identity: B int64.
-            modality: B int64, below the memory's number of modalities.
-        """
-        features = _unit(features).to(self.centroids.dtype)
-        same = (identity[:, None] == identity[None, :]) & (modality[:, None] == modality[None, :])
-        turn = same.tril(-1).sum(1)  # how many rows of the same centroid come before this one
-        if self.order == "batch_mean":
-            means = (same.to(features.dtype) @ features) / same.sum(1, keepdim=True)
-            self._blend(means[turn == 0], identity[turn == 0], modality[turn == 0])
-        else:
-            # Rows of different centroids do not meet, so all first rows move at once, then all second ones, …
-            for now in range(int(turn.max()) + 1 if len(turn) else 0):
-                chosen = turn == now
-                self._blend(features[chosen], identity[chosen], modality[chosen])
-        if self.normalise == "step":
-            self.centroids[identity, modality] = functional.normalize(self.centroids[identity, modality])
-
-    def _blend(self, new: torch.Tensor, identity: torch.Tensor, modality: torch.Tensor) -> None:
-        old = self.centroids[identity, modality]
-        new = torch.where(old.any(1, keepdim=True), (1 - self.rate) * old + self.rate * new, new)
-        self.centroids[identity, modality] = functional.normalize(new) if self.normalise == "each" else new
-
-    def loss(
-        self, features: torch.Tensor, identity: torch.Tensor, modality: torch.Tensor, *, temperature: float = 0.10
-    ) -> torch.Tensor:
-        """L_mod, equation 10.
-
-            P(i) = the centroids of i's identity,  U(i) = those of other identities in i's modality
-            mean_i -1/|P(i)| Σ_{c ∈ P(i)} log( exp(f_i·c/τ) / Σ_{c' ∈ P(i) ∪ U(i)} exp(f_i·c'/τ) )
-
-        Args:
-            features: B×D; brought to length one here.
-            identity: B int64.
-            modality: B int64.
-            temperature: τ_mod.
-
-        Returns:
-            A scalar, at least float32; 0 where no row has a centroid yet.
-        """
-        f = _unit(features)
-        # A copy: what autograd keeps for the backward pass must not be what `update` writes into.
-        centroids = self.centroids.to(f.dtype, copy=True)
-        seen = centroids.any(2)
-        similarity = _similarity(f, centroids.flatten(0, 1)).unflatten(1, seen.shape) / temperature
-        lowest = torch.finfo(similarity.dtype).min
-        similarity = similarity.masked_fill(~seen, lowest)
-        rows = torch.arange(len(f), device=f.device)
-        positive, known = similarity[rows, identity], seen[identity]
-        own = functional.one_hot(identity, len(centroids)).bool()
-        negative = similarity[rows, :, modality].masked_fill(own, lowest)
-        everyone = torch.cat((positive, negative), 1).logsumexp(1, keepdim=True)
-        terms = (everyone - positive).masked_fill(~known, 0.0)
-        return _mean_over(known.any(1), terms.sum(1) / known.sum(1).clamp(min=1))
-
-
-def _unit(features: torch.Tensor) -> torch.Tensor:
-    """f / ‖f‖ of B×D rows, at least in float32."""
-    return functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)))
-
-
-def _similarity(f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """f_i · g_j, not in the half precision that autocast would choose: temperatures magnify its errors tenfold."""
-    with torch.autocast(f.device.type, enabled=False):
-        return f @ g.T
-
-
-def _mean_over(usable: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    return values.masked_fill(~usable, 0.0).sum() / usable.sum().clamp(min=1)
-
-
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
 class PECA(nn.Module):
-    """AGW's encoder with three stems, the MLPs of GSL and the centroid memory; a part that is off is not built.
+    """AGW's encoder with three stems, a classifier, the MLPs of GSL and the memory. What is off is not built.
 
-    Args:
-        identities: width of the classifier.
-        trunk: name of the ResNet.
-        non_local: width of the attention, or None.
-        gem_power: exponent of the pooling.
-        metric_features: `bn` or `pool`, see `Config`.
-        ce_scale: `sum_of_means` or `batch_mean`, see `Config`.
-        gsl, ical, instance, modality: the terms, or None.
-        colour: operations on normalised rows that wait until the auxiliary rows are made, by modality.
-
-    Attributes:
-        draws_rows: whether the objective draws partners from the batch.
+    `identities` is the number of training identities, the width of the classifier.
     """
 
-    def __init__(
-        self,
-        identities: int,
-        *,
-        trunk: str = "resnet50",
-        non_local: Literal["half", "code"] | None = "code",
-        gem_power: float = 3.0,
-        metric_features: Literal["bn", "pool"] = "bn",
-        ce_scale: Literal["sum_of_means", "batch_mean"] = "sum_of_means",
-        gsl: GSL | None = None,
-        ical: ICAL | None = None,
-        instance: InstanceContrast | Triplet | None = None,
-        modality: ModalityContrast | None = None,
-        colour: Mapping[Modality, Sequence[Operation]] | None = None,
-    ) -> None:
+    def __init__(self, config: Config, identities: int) -> None:
         super().__init__()
-        modalities = [Modality.VISIBLE, Modality.INFRARED] + ([Modality.AUXILIARY] if ical else [])
-        self.stems = PerModality(lambda: Stem(trunk), modalities)
-        self.stages = Stages(trunk, inserted=agw_non_local(trunk, non_local) if non_local else None)
-        self.pool = GeM(gem_power)
-        self.width = self.stages.channels[-1]
-        self.neck = BNNeck(self.width)
-        self.classifier = Classifier(self.width, identities)
-        self.projections = LocalProjections(self.width, hidden=gsl.hidden) if gsl else None
+        self.config = config
+        self.draws_rows = config.ical is not None  # at random, so the order of the samples matters
+        stems = list(Modality) if config.ical else [Modality.VISIBLE, Modality.INFRARED]
+        self.encoder = Encoder(
+            config.training.trunk, non_local=config.non_local, gem_power=config.gem_power, modalities=stems
+        )
+        width = self.encoder.width
+        self.classifier = Classifier(width, identities)
+        self.projections = LocalProjections(width, hidden=config.gsl.hidden) if config.gsl else None
         self.memory = None
-        if modality:
-            kept = 3 if ical and ical.in_mod else 2
-            self.memory = CentroidMemory(
-                identities, kept, self.width, rate=modality.rate, order=modality.order, normalise=modality.normalise
-            )
-        self.gsl, self.ical, self.instance, self.modality = gsl, ical, instance, modality
-        self.metric_features, self.colour = metric_features, dict(colour or {})
-        self.ce_scale: Literal["sum_of_means", "batch_mean"] = ce_scale
-        self.draws_rows = ical is not None
+        if config.modality:
+            modalities = 3 if config.ical and config.ical.in_mod else 2
+            how = all_but(config.modality, "temperature", "weight", "start")
+            self.memory = CentroidMemory(identities, modalities, width, **how)
 
-    def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
+    def maps(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
         """N×3×H×W images to the maps `stem`, `stage1` … `stage4`, by name."""
-        stem = self.stems(images, modality)
-        return {"stem": stem} | self.stages(stem)
+        return self.encoder.maps(images, modality)
 
-    def features(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
+    def features(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
         """N×D features, by name: `pool` before the neck, `bn` after it."""
-        pooled = self.pool(self.maps(images, modality)["stage4"])
-        return {"pool": pooled, "bn": self.neck(pooled)}
+        pooled = self.encoder.pooled(images, modality)
+        return {"pool": pooled, "bn": self.encoder.neck(pooled)}
 
     @torch.no_grad()
-    def local_features(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """The features of the upper, middle and lower third side by side, N×3D, in one pass without a gradient.
-
-        Nothing but the stopped side of equation 1 uses them, so a backward pass through the thirds would be thrown
-        away.
-        """
-        gsl = self.gsl or GSL()
-        strips = thirds(images)
+    def local_features(self, images: Tensor, modality: Tensor) -> Tensor:
+        """f^s of equation 1, N×3D: upper, middle and lower part side by side. No gradient: equation 1 would stop it."""
+        gsl = self.config.gsl or GSL()
+        parts = three_parts(images)
         if gsl.part_resize == "full":
-            strips = functional.interpolate(strips, size=images.shape[2:], mode="bilinear")
+            parts = interpolate(parts, size=images.shape[2:], mode="bilinear")
         with normalising_by(self, gsl.statistics):
-            features = self.features(strips, modality.repeat(len(THIRDS)))[gsl.input]
-        return torch.cat(features.chunk(len(THIRDS)), 1)
+            features = self.features(parts, modality.repeat(3))[gsl.input]
+        return torch.cat(features.chunk(3), 1)
 
-    # --- objective ----------------------------------------------------------------------------------------------------
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of equation 5 and equation 11, λ_m multiplied in, so that their sum is L_PECA.
 
-    def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The terms of equations 5 and 11, λ_m multiplied in, so that their sum is L_PECA.
-
-        Real rows stand before the auxiliary ones throughout. In training mode the memory takes the step's features in
-        after its loss was computed, those of all processes, so that it is the same on each.
+        In training mode the memory is updated after its loss, with the features of all processes.
         """
-        rows, visible, infrared = self._rows(batch)
-        real = len(batch)
-        # The thirds go first: what they need is free again before the whole pictures' maps are kept for the gradient.
-        local = self.local_features(rows.images[:real], rows.modality[:real]) if self.projections is not None else None
-        features = self.features(rows.images, rows.modality)
-        unit = _unit(features[self.metric_features])
-
-        def taking_part(auxiliary_too: bool) -> slice:
-            return slice(None if auxiliary_too else real)
-
-        ical = self.ical or ICAL()
-        part = taking_part(ical.in_ce)
-        logits = self.classifier(features["bn"][part])
-        terms = {"identity": identity_loss(logits, rows.identity[part], rows.modality[part], scale=self.ce_scale)}
-        if self.gsl and self.projections is not None and local is not None:
-            terms["similarity"] = similarity_loss(self.projections(features[self.gsl.input][:real]), local)
-        if self.ical:
-            mixing = partial(mixing_loss, margin=ical.margin, form=ical.mix)
-            pulls = (mixing(_distance(unit[parents], unit[real:])) for parents in (visible, infrared))
-            terms["mixing"] = torch.stack(list(pulls)).sum()
-        if self.instance:
-            part = taking_part(ical.in_ins)
-            columns = (features["pool"][part], unit[part], rows.identity[part], rows.modality[part])
-            terms[self.instance.name] = self.instance(*whole_batch(*columns))
-        if self.modality and self.memory is not None:
-            part = taking_part(ical.in_mod)
-            # A mean over the rows that have a centroid, of which processes may have different numbers.
-            columns = whole_batch(unit[part], rows.identity[part], rows.modality[part])
-            loss = self.memory.loss(*columns, temperature=self.modality.temperature)
-            terms["modality"] = self.modality.weight * loss
+        config, real = self.config, len(batch)
+        ical = config.ical or ICAL()
+        samples, visible, infrared = self._samples(batch)  # the auxiliary samples stand behind the real ones
+        # The parts go first: what they need is free again before the maps of whole pictures are kept for the gradient.
+        local = self.local_features(samples.images[:real], samples.modality[:real]) if config.gsl else None
+        features = self.features(samples.images, samples.modality)
+        metric = unit(features[config.metric_features])
+        # How many samples take part in a term: all of them, or the real ones.
+        ce, ins, mod = (None if auxiliary_too else real for auxiliary_too in (ical.in_ce, ical.in_ins, ical.in_mod))
+        logits, identity, kind = self.classifier(features["bn"][:ce]), samples.identity, samples.modality
+        terms = {"identity": identity_loss(logits, identity[:ce], kind[:ce], scale=config.ce_scale)}
+        if config.gsl and self.projections is not None and local is not None:
+            terms["similarity"] = similarity_loss(self.projections(features[config.gsl.input][:real]), local)
+        if config.ical:
+            pulls = [ical.loss(paired(metric[parents], metric[real:])) for parents in (visible, infrared)]
+            terms["mixing"] = torch.stack(pulls).sum()
+        if config.instance:
+            everywhere = all_gather(features["pool"][:ins], metric[:ins], identity[:ins], kind[:ins])
+            terms[config.instance.name] = config.instance.loss(*everywhere)
+        if config.modality and self.memory is not None:
+            # Gathered, because only samples with a centroid count and their number may differ between processes.
+            everywhere = all_gather(metric[:mod], identity[:mod], kind[:mod])
+            temperature = all_but(config.modality, "weight", "start", "rate", "order", "normalise")
+            terms["modality"] = config.modality.weight * self.memory.loss(*everywhere, **temperature)
             if self.training:
-                self.memory.update(*columns)
+                self.memory.update(*everywhere)
         return terms
 
-    def _rows(self, batch: Batch) -> tuple[Batch, torch.Tensor, torch.Tensor]:
-        """The batch, with auxiliary rows where ICAL is on, and then the colour operations that waited for them."""
-        if self.ical is None:
-            nothing = batch.identity[:0]
-            return batch, nothing, nothing
+    def _samples(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+        """The batch with auxiliary samples where ICAL is on, then changed by the colour operations that waited."""
+        if self.config.ical is None:
+            return batch, batch.identity[:0], batch.identity[:0]
         generator = batch.generator()
-        rows, visible, infrared = with_auxiliary_rows(batch, generator=generator)
-        for modality, operations in self.colour.items():
-            chosen = (rows.modality == modality).nonzero()[:, 0]
+        samples, visible, infrared = with_auxiliary_samples(batch, generator=generator)
+        for modality, operations in self.config.colour(late=True).items():
+            changed = (samples.modality == Modality[modality.upper()]).nonzero()[:, 0]
             for operation in operations:
-                rows.images[chosen] = augmented(operation, rows.images[chosen], generator)
-        return rows, visible, infrared
+                samples.images[changed] = augmented(operation, samples.images[changed], generator)
+        return samples, visible, infrared
 
-    # --- embedding ----------------------------------------------------------------------------------------------------
+    def embed(self, images: Tensor, modality: Tensor) -> Tensor:
+        """N×D features after the neck, each of length one; MLPs and auxiliary stem are not used."""
+        return unit(self.features(images, modality)["bn"])
 
-    def embed(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """N×D features after the neck, each of length one: no MLP and no auxiliary stem."""
-        return _unit(self.features(images, modality)["bn"])
-
-    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+    def embed_pooled(self, images: Tensor, modality: Tensor) -> Tensor:
         """N×D features before the neck, each of length one."""
-        return _unit(self.features(images, modality)["pool"])
-
-    # --- training set-up ----------------------------------------------------------------------------------------------
+        return unit(self.features(images, modality)["pool"])
 
     def before_training(self, batches: Iterable[Batch]) -> None:
-        """Fill the memory from every training picture, as at test time. Without batches it fills as rows are seen."""
-        if self.memory is None or self.modality is None or self.modality.start == "first_seen":
-            return
-        self.memory.start(
-            (self.features(batch.images, batch.modality)[self.metric_features], batch.identity, batch.modality)
-            for batch in batches
-        )
+        """Fill the memory from every training picture, unless `modality.start` is `first_seen`."""
+        if self.memory is not None and self.config.modality and self.config.modality.start == "extract":
+            kind = self.config.metric_features
+            self.memory.start((self.features(b.images, b.modality)[kind], b.identity, b.modality) for b in batches)
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """Neck, classifier and the MLPs: everything else learns at a tenth of the rate, as in AGW's code."""
-        fresh = [self.neck, self.classifier, *([self.projections] if self.projections is not None else [])]
+        """Neck, classifier and MLPs: everything else learns at a tenth of the rate, as in the code of AGW."""
+        fresh = [self.encoder.neck, self.classifier, *([self.projections] if self.projections is not None else [])]
         return [parameter for module in fresh for parameter in module.parameters()]
 
-
-def build(config: Config, identities: int) -> PECA:
-    """The network of `config` for so many training identities."""
-    return PECA(
-        identities,
-        trunk=config.trunk,
-        non_local=config.non_local,
-        gem_power=config.gem_power,
-        metric_features=config.metric_features,
-        ce_scale=config.ce_scale,
-        gsl=config.gsl,
-        ical=config.ical,
-        instance=config.instance,
-        modality=config.modality,
-        colour=config.colour() if config.colour_in_objective() else None,
-    )
+    def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
+        """The stems and the stages, which ImageNet weights are loaded into."""
+        return self.encoder.pretrained_parts()
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-_M1 = replace(PAPER, instance=Triplet(), modality=None, gsl=None, ical=None)
-_M2 = replace(_M1, instance=InstanceContrast())
-_M3 = replace(_M2, modality=ModalityContrast())
-_M4, _M5 = replace(_M3, gsl=GSL()), replace(_M3, ical=ICAL())
-
-# name: configuration, SYSU-MM01 all search, RegDB visible to infrared; each rank-1, rank-10, rank-20, mAP
-_TABLE3 = {
-    "m1": (_M1, (65.12, 92.37, 96.03, 61.25), (80.23, 92.10, 95.87, 73.06)),
-    "m2": (_M2, (65.98, 92.79, 96.30, 62.17), (81.25, 92.57, 95.88, 73.86)),
-    "m3": (_M3, (67.23, 93.25, 96.39, 62.83), (83.17, 93.69, 96.85, 75.32)),
-    "m4": (_M4, (72.86, 96.12, 98.16, 68.25), (88.96, 96.03, 97.81, 83.19)),
-    "m5": (_M5, (70.23, 95.83, 98.62, 66.83), (85.36, 95.27, 97.22, 80.07)),
-    "peca": (PAPER, (74.89, 96.57, 99.03, 72.28), (94.97, 99.23, 99.56, 89.07)),
-}
+# --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def _printed(values: Sequence[float]) -> dict[str, float]:
-    return dict(zip(("rank1", "rank10", "rank20", "map"), values, strict=True))
+@settings
+class Config:
+    """PECA's settings. "Code" is the public code of methods that the paper builds on or cites: AGW, CAJ and CAP."""
+
+    training: Training = Training(
+        epochs=100, size=Size(288, 144), identities_per_batch=8, visible_per_identity=4, infrared_per_identity=4,
+        epoch_length="agw", optimiser=SGD(), schedule=WarmUpSteps(),
+    )  # fmt: skip
+    """
+    epochs, size, identities_per_batch, visible_per_identity, infrared_per_identity: paper, section 4.1.2: as printed.
+    epoch_length: not stated: floor(larger modality / 32) + 1 steps, as in the code of AGW.
+    optimiser: paper, section 4.1.2: SGD at 0.1. The rest is not stated and as in the code of AGW.
+    schedule: paper, section 4.1.2: 10 epochs of warm-up. ÷10 at 20 and 50 is not stated; AGW's and CAJ's code does it.
+    seed: not stated: 0 as in the code of AGW.
+    trunk: paper, section 4.1.2: ResNet-50; last stride 1 as in AGW.
+    weights: paper, section 4.1.2: pretrained on ImageNet, loaded into each of the three stems.
+    """
+    non_local: Literal["half", "code"] | None = "code"
+    """paper, section 4.1.2: "the encoder follows AGW". `code`: attention of width 1, which AGW's public code has;
+    `half`: half the channels, as AGW's paper says; null: no attention."""
+    gem_power: Positive = 3.0
+    """code of AGW: exponent of the pooling, not learnt."""
+    metric_features: Literal["bn", "pool"] = "bn"
+    """not stated: which feature is normalised for L_ins, L_mod and L_mix. `bn`, after the neck, as in the code of CAP,
+    which has the same constants 0.8 and 50. Before it (`pool`) nearly all distances start below the margin."""
+    ce_scale: Scale = "sum_of_means"
+    """paper, equation 4: adds the means of the modalities; `batch_mean` is AGW's scale, half of it."""
+    gsl: GSL | None = GSL()
+    """paper, section 3.1: null switches it off."""
+    ical: ICAL | None = ICAL()
+    """paper, section 3.2: null switches it off, and there is no auxiliary stem."""
+    instance: InstanceContrast | Triplet | None = InstanceContrast()
+    """paper, section 3.3: L_ins, a triplet loss in its place, or null."""
+    modality: ModalityContrast | None = ModalityContrast()
+    """paper, section 3.3: null switches L_mod off, and there is no memory."""
+    flip: Flip = Flip()
+    """paper, section 4.1.2: random flipping; probability 0.5 as in the code of AGW."""
+    crop: PadCrop = PadCrop()
+    """paper, section 4.1.2: random cropping; ten pixels of zero padding as in the code of AGW."""
+    exchange: ChannelExchange | None = ChannelExchange()
+    """paper, section 4.1.2: CAJ's random channel exchange without grey, on visible samples; null switches it off."""
+    erasing: ChannelErasing | None = ChannelErasing()
+    """paper, section 4.1.2: CAJ's channel erasing; null switches it off."""
+    erase_infrared: bool = False
+    """paper, section 4.1.2: erasing is "for visible images"; true erases infrared ones too, as the code of CAJ does."""
+
+    def colour(self, *, late: bool) -> dict[str, tuple[Operation, ...]]:
+        """Operations on normalised values, by modality: those after (`late`) or before auxiliary samples are made."""
+        if late != (self.ical is not None and self.ical.source == "before_colour_aug"):
+            return {}
+        visible = tuple(step for step in (self.exchange, self.erasing) if step)
+        return {"visible": visible, "infrared": (self.erasing,) if self.erasing and self.erase_infrared else ()}
+
+    def augmentation(self) -> Pipeline:
+        """Training pictures of both modalities to normalised images."""
+        return Pipeline(geometry=(self.flip, self.crop), **self.colour(late=False))
 
 
-def _sweeps() -> dict[str, Row]:
-    """Figures 4 to 6 print curves and no numbers; each passes through PECA's own point. The grid is ours."""
-    ins, mod, taus = InstanceContrast(), ModalityContrast(), (0.05, 0.10, 0.15, 0.20, 0.25)
-    points = {f"figure4/tau_ins={t:.2f}": replace(PAPER, instance=replace(ins, temperature=t)) for t in taus}
-    points |= {f"figure5/tau_mod={t:.2f}": replace(PAPER, modality=replace(mod, temperature=t)) for t in taus}
-    weights = (0.0, 0.25, 0.5, 0.75, 1.0)
-    points |= {f"figure6/lambda_m={w:.2f}": replace(PAPER, modality=replace(mod, weight=w)) for w in weights}
-    own = Row(PAPER, _printed(_TABLE3["peca"][1]), "sysu-mm01/all/single", "PECA table 3", "PECA's own point")
-    return {name: own if config == PAPER else Row(config) for name, config in points.items()}
-
-
-ROWS: Mapping[str, Row] = {
-    "table1/all": Row(PAPER, _printed((74.89, 96.57, 99.03, 72.28)), "sysu-mm01/all/single", "PECA table 1"),
-    "table1/indoor": Row(PAPER, _printed((79.96, 98.90, 99.78, 83.96)), "sysu-mm01/indoor/single", "PECA table 1"),
-    "table2/v2i": Row(PAPER, _printed((94.97, 99.23, 99.56, 89.07)), "regdb/v2i", "PECA table 2", "mean of 10 splits"),
-    "table2/i2v": Row(PAPER, _printed((93.06, 98.97, 99.51, 90.22)), "regdb/i2v", "PECA table 2", "mean of 10 splits"),
-    **{
-        f"table3/{name}": Row(config, _printed(sysu), "sysu-mm01/all/single", "PECA table 3")
-        for name, (config, sysu, _) in _TABLE3.items()
-    },
-    **{
-        f"table3-regdb/{name}": Row(config, _printed(regdb), "regdb/v2i", "PECA table 3", "mean of 10 splits")
-        for name, (config, _, regdb) in _TABLE3.items()
-    },
-    **_sweeps(),
-}
+PAPER = Config()
+ROWS: Mapping[str, Row] = read_rows(PAPER, __file__)
+build = PECA

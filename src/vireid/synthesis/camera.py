@@ -1,8 +1,8 @@
-"""Cameras: where they hang, what they look at, how they light it, and what their sensors make of it.
+"""Cameras: their places, backgrounds and light, and how their sensors turn light into pixels.
 
-A camera is drawn once (from the camera stream) and differs from all others in place, exposure and tone; a `View` is
-drawn for every picture (from the moment stream). Visible cameras see coloured daylight or lamps; infrared ones light
-the scene themselves, so that light fades with distance, gathers in a hot spot and blooms.
+Place and sensor are drawn once for each camera, so cameras differ in place, exposure and tone. A `View` is drawn for
+every picture. Visible cameras record coloured daylight or lamp light. Infrared cameras light the scene with their own
+lamp: this light decreases with the distance, has a bright spot, and causes bloom.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from vireid.synthesis.garment import LUMA
 
 @dataclass(frozen=True)
 class Place:
-    """Where a camera hangs and what stands behind: shared by both sensors of one camera number.
+    """The place of a camera and the background. Both sensors of one camera number share it.
 
     Attributes:
-        height: of the camera, metres; distance: usual distance to people; wall: metres from people to the wall.
-        outdoor: daylight and greenery rather than lamps and panels.
-        visible, infrared: floor, second floor, wall and second wall colour, 4×3, for each modality.
-        tile, panel: metres of one repeat; rough: irregularity of floor and wall.
-        kind: of the wall (0 panels, 1 bricks, 2 greenery); phase: of its irregularities.
+        height: height of the camera in metres.
+        distance: usual distance to people in metres.
+        wall: distance from people to the wall in metres.
+        outdoor: daylight instead of lamps.
+        visible, infrared: colours of floor, second floor colour, wall and second wall colour, 4×3, for each modality.
+        tile, panel: metres of one repeat of the floor and of the wall.
+        rough: irregularity of floor and wall.
+        kind: kind of wall: 0 panels, 1 bricks, 2 greenery.
+        phase: phase of the wall's irregularity.
     """
 
     height: float
@@ -44,14 +48,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Sensor:
-    """How one camera in one modality renders light.
+    """How the sensor of one camera and modality turns light into pixels.
 
     Attributes:
-        exposure: gain before the tone curve; gamma, contrast: of the tone curve.
-        balance: three gains (white balance).
-        saturation: of colours, 1 leaves them.
-        blur: standard deviation in picture heights; noise: at mid-grey; bloom, sharpen: strengths.
-        spot: centre (across, down) and width of the lamp's hot spot in the picture; ambient: other light, infrared.
+        infrared: whether it is an infrared sensor.
+        exposure: gain before the tone curve.
+        gamma, contrast: shape of the tone curve.
+        balance: gains of the three channels (white balance).
+        saturation: of colours; 1 does not change them.
+        blur: standard deviation in picture heights.
+        noise: strength: a standard deviation, where white is 1.
+        bloom, sharpen: strengths.
+        spot: centre (across, down) and width of the lamp's bright spot in the picture.
+        ambient: share of other infrared light.
     """
 
     infrared: bool
@@ -69,14 +78,14 @@ class Sensor:
 
 
 def draw_place(rng: np.random.Generator, nuisance: float) -> Place:
-    """A place; the easier the world, the more alike all places are."""
+    """Draw a place. In an easier world, places are more similar."""
     height, distance, wall, outdoor, tile, panel, rough, kind, phase = rng.random(9)
     floor, back = 0.10 + 0.35 * rng.random(2), 0.12 + 0.5 * rng.random(2)
     tint = 1.0 + 0.5 * nuisance * (rng.random((4, 3)) - 0.5)
     other = rng.random((4, 1)) * [[0.5], [0.3], [0.6], [0.5]] + [[0.1], [0.08], [0.1], [0.05]]
     is_outdoor = bool(outdoor < 0.5)
     visible = np.array([[floor[0]], [floor[0] * 0.55], [back[0]], [back[1] * 0.6]]) * tint
-    if is_outdoor and kind < 0.6:  # leaves: green to the eye, very bright in the near infrared
+    if is_outdoor and kind < 0.6:  # leaves are green in visible light and very bright in the near infrared
         visible[2:] = [[0.05, 0.10, 0.03], [0.16, 0.24, 0.09]] * tint[2:]
         other[2:] = [[0.30], [0.62]]
     return Place(
@@ -95,7 +104,7 @@ def draw_place(rng: np.random.Generator, nuisance: float) -> Place:
 
 
 def draw_sensor(rng: np.random.Generator, nuisance: float, gap: float, *, infrared: bool) -> Sensor:
-    """A sensor of one modality. Without a sensor gap an infrared sensor is a grey copy of a visible one."""
+    """Draw a sensor. If the sensor gap is 0, an infrared sensor is a visible one without colour."""
     exposure, gamma, contrast, warm, saturation, blur, noise, bloom, sharpen, x, y, wide, ambient = rng.random(13)
     warmth = 0.28 * nuisance * (warm - 0.5)
     strange = gap if infrared else 0.0
@@ -117,14 +126,18 @@ def draw_sensor(rng: np.random.Generator, nuisance: float, gap: float, *, infrar
 
 @dataclass(frozen=True)
 class View:
-    """One picture's circumstances: where the person stands, the light, and how loosely a detector cut the crop.
+    """What differs from picture to picture: the position of the person, the light, and the crop of a detector.
 
     Attributes:
-        place: x and z of the person; shift: of the floor and wall textures.
-        distance, yaw, roll: metres and radians about the camera's usual stand.
-        light: direction (3) to the key light; strength of key and sky; exposure factor.
-        crop: centre offset (across, down) and zoom in crop sizes, and the aspect factor.
-        blur, noise: factors; cut: share of the figure cut away at the feet.
+        shift: offset of the floor and wall textures in metres.
+        distance: distance of the camera in metres.
+        roll: rotation of the camera in radians.
+        light: direction to the key light, of length 1.
+        key, sky: strengths of the key light and of the sky.
+        exposure: factor.
+        crop: offset of the centre (across, down) and zoom, in crop sizes, and a factor on the aspect ratio.
+        blur, noise: factors.
+        cut: share of the figure that is cut off at the feet.
     """
 
     shift: tuple[float, float]
@@ -141,7 +154,7 @@ class View:
 
 
 def draw_view(rng: np.random.Generator, place: Place, nuisance: float, occlusion: float) -> View:
-    """Circumstances of one picture."""
+    """Draw the view of one picture."""
     draws = rng.random(16)
     turn, lift = 2 * math.pi * draws[4], 0.5 + 0.9 * draws[5]
     cut = max(0.0, draws[14] - 0.78) if draws[15] < 0.6 * occlusion else 0.0
@@ -166,11 +179,12 @@ def draw_view(rng: np.random.Generator, place: Place, nuisance: float, occlusion
 
 
 def setting(place: Place, sensor: Sensor, view: View, points: np.ndarray, gap: float) -> np.ndarray:
-    """The numbers the ray caster needs: camera, crop window, light, background.
+    """The table `setting` of the ray caster: camera, crop window, light and background.
 
     Args:
-        points: N×3 joints of the person; the crop is set round their picture.
-        gap: 0 lights an infrared picture as a visible one, 1 by the camera's own lamp only.
+        place, sensor, view: of the picture.
+        points: N×3 joints of the person in metres; the crop is placed around them.
+        gap: 0 lights an infrared picture like a visible one, 1 with the lamp of the camera only.
 
     Returns:
         `render.SETTING` float64.
@@ -201,7 +215,7 @@ def setting(place: Place, sensor: Sensor, view: View, points: np.ndarray, gap: f
 def _window(
     points: np.ndarray, eye: np.ndarray, forward: np.ndarray, right: np.ndarray, up: np.ndarray, view: View
 ) -> tuple[float, float, float, float]:
-    """Left, top, width and height of the crop on the image plane, as a loose detector would draw it."""
+    """Left, top, width and height of the crop on the image plane, with the inaccuracy of a detector."""
     seen = points - eye
     depth = seen @ forward
     across, down = seen @ right / depth, -(seen @ up) / depth
@@ -218,14 +232,15 @@ def _window(
 
 
 def _light(numbers: np.ndarray, place: Place, sensor: Sensor, view: View, gap: float) -> None:
-    """Daylight or lamps for visible pictures; a lamp beside the camera and a little ambient light for infrared."""
+    """Set the light: daylight or lamps for visible pictures; the camera's lamp and some ambient light for infrared."""
     warm = np.array([1.06, 1.0, 0.90]) if place.outdoor else np.array([1.03, 1.0, 0.94])
     cool = np.array([0.93, 1.0, 1.10]) if place.outdoor else np.ones(3)
     ground = 0.35 * view.sky * (place.visible[0] + 0.15)
     numbers[at.KEY : at.KEY_LIGHT] = view.light
     key, sky = view.key * warm, view.sky * cool
     if sensor.infrared:
-        # The camera's own lamp takes over as the gap opens; sunlight holds infrared too, hence the ambient rest.
+        # With a larger gap, more of the light comes from the camera's lamp. Sunlight contains infrared, so some
+        # ambient light remains.
         rest = 1.0 - gap * (1.0 - sensor.ambient)
         key, sky, ground = (np.full(3, rest * float(LUMA @ light)) for light in (key, sky, ground))
         distance = math.hypot(view.distance, place.height - 1.0)
@@ -236,7 +251,7 @@ def _light(numbers: np.ndarray, place: Place, sensor: Sensor, view: View, gap: f
 
 @njit(cache=True)
 def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """A picture (H×W×C float32) under a Gaussian of `sigma` pixels, edges repeated."""
+    """Blur a picture (H×W×C float32) with a Gaussian of `sigma` pixels. Edges are repeated."""
     if sigma < 0.15:
         return picture
     reach = math.ceil(2.5 * sigma)
@@ -262,7 +277,7 @@ def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def metering(numbers: np.ndarray) -> float:
-    """The gain that brings a scene's light (`setting`) to the usual level: a camera's exposure, before its own bias."""
+    """The exposure gain that brings the light of a scene (a table `setting`) to the usual level."""
     level = (
         numbers[at.SKY : at.GROUND].mean() + 0.35 * numbers[at.KEY_LIGHT : at.SKY].mean() + 0.75 * numbers[at.ACTIVE]
     )
@@ -270,15 +285,16 @@ def metering(numbers: np.ndarray) -> float:
 
 
 def develop(light: np.ndarray, sensor: Sensor, view: View, rng: np.random.Generator, *, gain: float) -> np.ndarray:
-    """What the sensor makes of linear light: bloom, blur, noise, sharpening and the tone curve.
+    """Turn linear light into pixels: exposure, bloom, blur, tone curve, sharpening and noise.
 
     Args:
-        light: H×W×3 float32, linear, 0 upwards.
+        light: H×W×3 float32, linear light of 0 or more.
+        sensor, view: of the picture.
         rng: draws the noise.
-        gain: of the exposure, see `metering`.
+        gain: exposure gain, see `metering`.
 
     Returns:
-        H×W×3 uint8; three equal channels where the sensor is infrared.
+        H×W×3 uint8; the three channels of an infrared sensor are equal.
     """
     height = len(light)
     if sensor.infrared:
@@ -287,7 +303,7 @@ def develop(light: np.ndarray, sensor: Sensor, view: View, rng: np.random.Genera
         grey = light @ LUMA.astype(np.float32)
         light = np.maximum(grey[:, :, None] + sensor.saturation * (light - grey[:, :, None]), 0.0)
         light = light * np.array(sensor.balance, dtype=np.float32)
-    # Cameras meter for the scene, not for the crop: a person in black stays black.
+    # The exposure is set for the whole scene and not for the crop, so a person in black stays black.
     metered = light * np.float32(gain * sensor.exposure * view.exposure)
     glow = np.minimum(np.maximum(metered - np.float32(0.75), 0.0), 3.0)
     small = glow[::4, ::4] if min(glow.shape[:2]) >= 32 else glow

@@ -1,6 +1,6 @@
-"""A person in a pose, dressed: joints and clothes to the parts and surfaces the ray caster draws.
+"""Turn a person in a pose, with clothes, into the parts and surfaces that the ray caster draws.
 
-Measures inside are metres on a body of middling height, scaled by the body's own proportions.
+Lengths are in metres. Constants fit a body of medium height, and most are scaled by the proportions of the body.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from vireid.synthesis.person import Person, Skeleton
 
 NEVER = 1e6
 PLAIN = Pattern("plain", 1.0, 0.5, 0.0, 0.0, 0.0)
-Frame = tuple[np.ndarray, np.ndarray]  # world → frame 3×3, origin
+Frame = tuple[np.ndarray, np.ndarray]  # 3×3 from world to frame, and the origin of the frame
 
 
 class Figure:
-    """Collects parts and surfaces; `tables` hands them to the ray caster."""
+    """Collects the parts and surfaces of a scene. `tables` returns them for the ray caster."""
 
     def __init__(self, *, infrared: bool) -> None:
         self.infrared = infrared
@@ -42,22 +42,22 @@ class Figure:
         hem: float = NEVER,
         number: int | None = None,
     ) -> int:
-        """Add a surface and return its row; `number` overrides the pattern's number (faces)."""
-        row = np.zeros(at.SURFACE)
-        row[at.BASE : at.BASE + 3] = material.seen(self.infrared)
-        row[at.SECOND : at.SECOND + 3] = (second or material).seen(self.infrared)
-        row[at.INNER : at.INNER + 3] = (inner or material).seen(self.infrared)
-        row[at.PATTERN] = PATTERNS.index(pattern.kind) if number is None else number
-        row[at.PERIOD : at.CONTRAST] = pattern.period, pattern.duty, pattern.phase
-        row[at.CONTRAST] = 1.0 if number is not None else pattern.infrared if self.infrared else pattern.visible
-        row[at.FOLD], row[at.FOLD_PHASE] = fold, 6.0 * material.infrared + 3.0 * len(self._surfaces)
-        row[at.OPENING], row[at.SHINE], row[at.STRIPE], row[at.HEM] = opening, shine, stripe, hem
+        """Add a surface and return its index. `number` replaces the number of the pattern (used for faces)."""
+        entry = np.zeros(at.SURFACE)
+        entry[at.BASE : at.BASE + 3] = material.seen(self.infrared)
+        entry[at.SECOND : at.SECOND + 3] = (second or material).seen(self.infrared)
+        entry[at.INNER : at.INNER + 3] = (inner or material).seen(self.infrared)
+        entry[at.PATTERN] = PATTERNS.index(pattern.kind) if number is None else number
+        entry[at.PERIOD : at.CONTRAST] = pattern.period, pattern.duty, pattern.phase
+        entry[at.CONTRAST] = 1.0 if number is not None else pattern.infrared if self.infrared else pattern.visible
+        entry[at.FOLD], entry[at.FOLD_PHASE] = fold, 6.0 * material.infrared + 3.0 * len(self._surfaces)
+        entry[at.OPENING], entry[at.SHINE], entry[at.STRIPE], entry[at.HEM] = opening, shine, stripe, hem
         if figure is not None:
-            row[at.PRINT : at.PRINT + 3] = figure.material.seen(self.infrared)
-            row[at.PRINT_KIND], row[at.PRINT_SIDE] = PRINTS.index(figure.kind), figure.side
-            row[at.PRINT_X : at.PRINT_CONTRAST] = figure.across, figure.up, figure.size
-            row[at.PRINT_CONTRAST] = figure.infrared if self.infrared else figure.visible
-        self._surfaces.append(row)
+            entry[at.PRINT : at.PRINT + 3] = figure.material.seen(self.infrared)
+            entry[at.PRINT_KIND], entry[at.PRINT_SIDE] = PRINTS.index(figure.kind), figure.side
+            entry[at.PRINT_X : at.PRINT_CONTRAST] = figure.across, figure.up, figure.size
+            entry[at.PRINT_CONTRAST] = figure.infrared if self.infrared else figure.visible
+        self._surfaces.append(entry)
         return len(self._surfaces) - 1
 
     def part(
@@ -75,16 +75,18 @@ class Figure:
         high: float = NEVER,
         face: tuple[float, float] | None = None,
     ) -> None:
-        """Add a tapered capsule from `start` to `end` (an ellipsoid where they meet).
+        """Add a tapered capsule from `start` to `end`, or an ellipsoid if both are the same point.
 
         Args:
-            start, end: centres of the two balls, metres in the world.
-            radii: of the two balls.
-            surface: row of the surfaces.
-            side: direction across the part (made perpendicular to its axis); `wide` stretches along it, `deep` along
-                the third axis.
-            frame: texture frame, the part's own where None.
-            low, high: kept heights in the texture frame. face: z and y of an opening, see `render.FACE_Z`.
+            start, end: centres of the two balls in the world, in metres.
+            radii: radii of the two balls.
+            surface: index of the surface.
+            side: direction across the part. It is made perpendicular to the axis.
+            wide: stretch along `side`.
+            deep: stretch along the third direction.
+            frame: frame of the texture; None takes the part's own frame.
+            low, high: range of heights in the frame where the part is solid.
+            face: z and y of an opening for a face, see `render.FACE_Z`.
         """
         axis = end - start
         length = float(np.sqrt(axis @ axis))
@@ -98,28 +100,28 @@ class Figure:
                 across[0] * axis[1] - across[1] * axis[0],
             ]
         )
-        row = np.empty(at.PART)
-        row[0:3], row[3:6], row[6:9] = across / wide, axis, ahead / deep
-        row[at.ORIGIN : at.LENGTH] = start
-        row[at.LENGTH] = length if length > 1e-6 else 0.0
-        row[at.START], row[at.END] = radii
+        entry = np.empty(at.PART)
+        entry[0:3], entry[3:6], entry[6:9] = across / wide, axis, ahead / deep
+        entry[at.ORIGIN : at.LENGTH] = start
+        entry[at.LENGTH] = length if length > 1e-6 else 0.0
+        entry[at.START], entry[at.END] = radii
         if frame is None:
-            row[at.FRAME : at.FRAME + 3], row[at.FRAME + 3 : at.FRAME + 6] = across, axis
-            row[at.FRAME + 6 : at.FRAME + 9], row[at.FRAME_ORIGIN : at.LOW] = ahead, start
+            entry[at.FRAME : at.FRAME + 3], entry[at.FRAME + 3 : at.FRAME + 6] = across, axis
+            entry[at.FRAME + 6 : at.FRAME + 9], entry[at.FRAME_ORIGIN : at.LOW] = ahead, start
         else:
-            row[at.FRAME : at.FRAME_ORIGIN], row[at.FRAME_ORIGIN : at.LOW] = frame[0].ravel(), frame[1]
-        row[at.LOW], row[at.HIGH] = low, high
-        row[at.FACE_Z], row[at.FACE_Y] = face or (NEVER, -NEVER)
-        row[at.SURFACE_ROW], row[at.AROUND] = surface, 0.5 * (radii[0] + radii[1]) * (0.5 + 0.5 * wide)
-        self._parts.append(row)
+            entry[at.FRAME : at.FRAME_ORIGIN], entry[at.FRAME_ORIGIN : at.LOW] = frame[0].ravel(), frame[1]
+        entry[at.LOW], entry[at.HIGH] = low, high
+        entry[at.FACE_Z], entry[at.FACE_Y] = face or (NEVER, -NEVER)
+        entry[at.SURFACE_INDEX], entry[at.AROUND] = surface, 0.5 * (radii[0] + radii[1]) * (0.5 + 0.5 * wide)
+        self._parts.append(entry)
 
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """`parts` and `surfaces` as the ray caster reads them."""
+        """The tables `parts` and `surfaces` of the ray caster."""
         return np.array(self._parts), np.array(self._surfaces)
 
 
 def add_person(figure: Figure, person: Person, bones: Skeleton) -> None:
-    """Dress a skeleton and add it to a figure."""
+    """Add a person in a pose, with clothes, to a figure."""
     skin = figure.surface(person.skin, shine=0.02)
     _add_legs(figure, person, bones, skin)
     _add_shoes(figure, person, bones)
@@ -162,7 +164,7 @@ def _add_legs(figure: Figure, person: Person, bones: Skeleton, skin: int) -> Non
 
 
 def _stride_room(bones: Skeleton, drop: float, thigh: float) -> float:
-    """Half the depth, front to back, that legs of radius `thigh` need at `drop` metres below the hips."""
+    """Half the depth from front to back that legs of radius `thigh` need `drop` metres below the hips."""
     ahead = bones.pelvis_frame[:, 2]
     room = 0.0
     for knee in bones.knees:
@@ -172,7 +174,7 @@ def _stride_room(bones: Skeleton, drop: float, thigh: float) -> float:
 
 
 def _add_skirt(figure: Figure, person: Person, bones: Skeleton, length: float) -> None:
-    """A cone from the waist to the hem, wide enough for the stride beneath it."""
+    """Add a cone from the waist to the hem that is wide enough for the stride."""
     body, lower = person.body, person.outfit.lower
     hip, drop = body.hip * body.height, 2.0 * length * lower.length
     end = bones.pelvis - np.array([0.0, drop + 0.05, 0.0])
@@ -240,7 +242,7 @@ def _add_torso(figure: Figure, person: Person, bones: Skeleton) -> None:
 
 
 def _add_collar(figure: Figure, person: Person, bones: Skeleton, cloth: int) -> None:
-    """A collar round the neck; a hood lying on the back."""
+    """Add a collar around the neck, and a hood on the back."""
     upper = person.outfit.upper
     across, rise, ahead = bones.torso_frame.T
     if upper.collar > 0:
@@ -384,6 +386,6 @@ def _add_bag(figure: Figure, person: Person, bones: Skeleton) -> None:
 
 
 def as_stranger(person: Person) -> Person:
-    """A passer-by: the same person without a bag, which would reach into the picture."""
+    """The same person without a bag. A person at the edge carries none, because it would reach into the picture."""
     outfit = person.outfit
     return replace(person, outfit=replace(outfit, bag=replace(outfit.bag, kind="none")))

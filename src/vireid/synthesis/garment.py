@@ -1,7 +1,7 @@
-"""What people wear: materials seen differently by the two modalities, patterns, prints and pieces of clothing.
+"""Clothes: materials with a different reflectance in each modality, patterns, prints and garments.
 
-Every draw takes the same number of random values whatever the strengths are, so switching one factor off leaves all
-the others as they were.
+The number of random values in a draw does not depend on the strengths. So if one factor is switched off, everything
+else stays the same.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-PATTERNS = ("plain", "rows", "columns", "checks", "dots", "blocks", "blotches")
+PATTERNS = ("plain", "horizontal", "vertical", "checks", "dots", "blocks", "blotches")
 PRINTS = ("none", "disc", "bar", "ring", "cross", "lines")
 UPPERS = ("t-shirt", "shirt", "hooded", "jacket", "coat")
-UPPER_SHARES = (0.26, 0.48, 0.69, 0.88, 1.0)  # cumulative
+UPPER_SHARES = (0.26, 0.48, 0.69, 0.88, 1.0)  # of `UPPERS`, cumulative
 LOWERS = ("trousers", "shorts", "skirt")
 HATS = ("none", "cap", "beanie", "brimmed")
 BAGS = ("none", "backpack", "shoulder bag", "handbag")
-LUMA = np.array([0.2126, 0.7152, 0.0722])
+LUMA = np.array([0.2126, 0.7152, 0.0722])  # weights of the luminance
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """How strong each factor of the world is, 0 (absent) to 1; see `World`."""
+    """The strength of each factor of the world, 0 (absent) to 1, see `World`."""
 
     colour_shortcut: float
     look_alikes: float
@@ -35,26 +35,26 @@ class Strengths:
 
 @dataclass(frozen=True)
 class Material:
-    """Reflectance in linear light, 0..1: three visible channels, and one infrared drawn independently of them."""
+    """Reflectance in linear light, 0..1: three visible channels and an infrared one, which is independent of them."""
 
     visible: tuple[float, float, float]
     infrared: float
 
     def seen(self, infrared: bool) -> tuple[float, float, float]:
-        """The three channels a renderer of this modality uses."""
+        """The three channels in this modality."""
         return (self.infrared, self.infrared, self.infrared) if infrared else self.visible
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Repeated geometry in a second material.
+    """A repeated pattern in a second material.
 
     Attributes:
         kind: one of `PATTERNS`.
-        period: metres from one repeat to the next.
-        duty: share of the period in the second material.
+        period: length of one repeat in metres.
+        duty: share of the second material.
         phase: offset in periods.
-        visible, infrared: contrast in each modality, 0 (not seen) to 1.
+        visible, infrared: contrast in each modality, 0 (not visible) to 1.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Print:
-    """One figure on the chest or the back; `side` is 1 (front), -1 (back) or 0 (both)."""
+    """A figure on the chest or the back. `side` is 1 (front), -1 (back) or 0 (both)."""
 
     kind: str
     side: int
@@ -81,7 +81,18 @@ class Print:
 
 @dataclass(frozen=True)
 class Upper:
-    """Upper garment. `sleeve` 0.2..1 of the arm, `hem` metres below the hip, `opening` half-angle of an open front."""
+    """An upper garment.
+
+    Attributes:
+        kind: one of `UPPERS`.
+        sleeve: length as a share of the arm, 0.2..1.
+        hem: metres below the hip.
+        opening: half of the angle of an open front, in radians; 0 is closed.
+        collar: height in metres.
+        material, second, inner: of the garment, of its pattern, and of what an open front shows.
+        pattern: its pattern.
+        print: its print.
+    """
 
     kind: str
     sleeve: float
@@ -97,7 +108,16 @@ class Upper:
 
 @dataclass(frozen=True)
 class Lower:
-    """Lower garment. `length` 0.3..1 of the leg, `width` metres of slack, `stripe` contrast of a side stripe."""
+    """A lower garment.
+
+    Attributes:
+        kind: one of `LOWERS`.
+        length: as a share of the leg, 0.3..1.
+        width: how wide it is around the leg, in metres of slack.
+        stripe: contrast of a stripe at the side, 0 (none) to 1.
+        material, second: of the garment, and of its pattern and stripe.
+        pattern: its pattern.
+    """
 
     kind: str
     length: float
@@ -110,7 +130,7 @@ class Lower:
 
 @dataclass(frozen=True)
 class Shoes:
-    """`height` in metres above the ankle (boots), `sole` thickness in metres."""
+    """Shoes. `height` is in metres above the ankle, and `sole` is the thickness of the sole in metres."""
 
     height: float
     sole: float
@@ -120,7 +140,7 @@ class Shoes:
 
 @dataclass(frozen=True)
 class Worn:
-    """A hat or a bag: `kind` of `HATS` or `BAGS`, a size factor, the body side (-1 left, 1 right)."""
+    """A hat or a bag. `kind` is one of `HATS` or `BAGS`, `size` a factor, and `side` -1 (left) or 1 (right)."""
 
     kind: str
     size: float
@@ -130,7 +150,7 @@ class Worn:
 
 @dataclass(frozen=True)
 class Outfit:
-    """Everything a person wears and carries."""
+    """All clothes of a person, and what the person carries."""
 
     upper: Upper
     lower: Lower
@@ -140,9 +160,9 @@ class Outfit:
 
 
 def draw_material(rng: np.random.Generator, strengths: Strengths) -> Material:
-    """A cloth. Colour strength follows `colour_shortcut`; infrared departs from luminance by `sensor_gap`."""
+    """Draw a material. `colour_shortcut` scales its colour, `sensor_gap` the difference of infrared from luminance."""
     hue, saturation, value, neutral, shine = rng.random(5)
-    if neutral < 0.25:  # black, white and grey clothes are common, and then say less
+    if neutral < 0.25:  # black, white and grey clothes are common
         saturation, value = 0.12 * saturation, 0.08 + 0.87 * value
     else:
         saturation, value = 0.25 + 0.6 * saturation, 0.20 + 0.62 * value
@@ -150,13 +170,13 @@ def draw_material(rng: np.random.Generator, strengths: Strengths) -> Material:
     srgb = colorsys.hsv_to_rgb(hue, saturation * vivid, 0.45 + (value - 0.45) * vivid)
     visible = tuple(float(channel**2.2) for channel in srgb)
     copy = float(np.dot(LUMA, visible))
-    # Dyes that are black to the eye often shine in the near infrared: most cloth is middling to bright there.
+    # Many dyes that are black in visible light are not in the near infrared, so most materials are medium or bright.
     own = 0.05 + 0.80 * shine**1.2
     return Material(visible, copy + strengths.sensor_gap * (own - copy))  # type: ignore[arg-type]
 
 
 def contrasting(rng: np.random.Generator, first: Material, strengths: Strengths) -> Material:
-    """A second cloth that can be told from `first` in either modality."""
+    """Draw a second material that differs from `first` in both modalities."""
     second = draw_material(rng, strengths)
     light = float(np.dot(LUMA, second.visible))
     wanted = _away(light, float(np.dot(LUMA, first.visible)))
@@ -166,21 +186,21 @@ def contrasting(rng: np.random.Generator, first: Material, strengths: Strengths)
 
 
 def _away(value: float, other: float, by: float = 0.3) -> float:
-    """`value`, moved to at least a factor of contrast from `other`, within 0.03..0.9."""
+    """`value`, moved so that it differs from `other` by at least `by`; 0.03 or more."""
     if abs(value - other) >= by:
         return value
     return other + by + 0.05 if other < 0.4 else max(0.03, other - by - 0.05)
 
 
 def _contrasts(draw: float, gap: float) -> tuple[float, float]:
-    """Half of all patterns show in both modalities, a quarter in one only; the gap decides how strictly."""
+    """Contrast in each modality. If `gap` is 1, half of all patterns show in both modalities, the others in one."""
     visible = 1.0 - gap if draw > 0.75 else 1.0
     infrared = 1.0 - gap if 0.5 < draw <= 0.75 else 1.0
     return visible, infrared
 
 
 def draw_pattern(rng: np.random.Generator, strengths: Strengths, *, plain: float) -> Pattern:
-    """A pattern at one of several scales (periods of 2.5 to 16 cm), `plain` being the share without any."""
+    """Draw a pattern with a period of 3 to 15 cm. `plain` is the share of clothes without a pattern."""
     none, kind, period, duty, phase, seen = rng.random(6)
     name = "plain" if none < plain else PATTERNS[1 + int(kind * (len(PATTERNS) - 1))]
     visible, infrared = _contrasts(seen, strengths.sensor_gap)
@@ -188,7 +208,7 @@ def draw_pattern(rng: np.random.Generator, strengths: Strengths, *, plain: float
 
 
 def draw_print(rng: np.random.Generator, ground: Material, strengths: Strengths) -> Print:
-    """A print on one side only (`one_sided_detail`) or on both."""
+    """Draw a print. `one_sided_detail` is the share of prints on one side only."""
     none, kind, sided, which, across, up, size, seen = rng.random(8)
     name = "none" if none < 0.4 else PRINTS[1 + int(kind * (len(PRINTS) - 1))]
     side = (1 if which < 0.5 else -1) if sided < strengths.one_sided_detail else 0
@@ -199,7 +219,7 @@ def draw_print(rng: np.random.Generator, ground: Material, strengths: Strengths)
 
 
 def draw_upper(rng: np.random.Generator, strengths: Strengths) -> Upper:
-    """An upper garment; only jackets and coats can stand open, and only where details may be one-sided."""
+    """Draw an upper garment. Only jackets and coats can be open, and only if `one_sided_detail` is above 0."""
     kind = UPPERS[int(np.searchsorted(UPPER_SHARES, rng.random()))]
     sleeve, hem, opening, collar, is_open = rng.random(5)
     lengths = {
@@ -226,7 +246,7 @@ def draw_upper(rng: np.random.Generator, strengths: Strengths) -> Upper:
 
 
 def draw_lower(rng: np.random.Generator, strengths: Strengths) -> Lower:
-    """Trousers mostly; shorts and skirts too."""
+    """Draw trousers (two thirds), shorts or a skirt."""
     kind, length, width, stripe = rng.random(4)
     name = "trousers" if kind < 0.66 else "shorts" if kind < 0.83 else "skirt"
     lengths = {"trousers": 0.74 + 0.26 * length, "shorts": 0.32 + 0.2 * length, "skirt": 0.34 + 0.5 * length}
@@ -243,7 +263,7 @@ def draw_lower(rng: np.random.Generator, strengths: Strengths) -> Lower:
 
 
 def draw_shoes(rng: np.random.Generator, strengths: Strengths) -> Shoes:
-    """Low shoes or boots, with a sole that may stand out."""
+    """Draw low shoes or boots, with a sole of another colour."""
     boots, height, sole = rng.random(3)
     material = draw_material(rng, strengths)
     sole_material = contrasting(rng, material, strengths)
@@ -251,14 +271,14 @@ def draw_shoes(rng: np.random.Generator, strengths: Strengths) -> Shoes:
 
 
 def draw_worn(rng: np.random.Generator, strengths: Strengths, kinds: tuple[str, ...], *, none: float) -> Worn:
-    """A hat or a bag, absent in a share `none` of all people."""
+    """Draw a hat or a bag. A share `none` of all people has none."""
     absent, kind, size, side = rng.random(4)
     name = "none" if absent < none else kinds[1 + int(kind * (len(kinds) - 1))]
     return Worn(name, float(0.85 + 0.35 * size), 1 if side < 0.5 else -1, draw_material(rng, strengths))
 
 
 def draw_outfit(rng: np.random.Generator, strengths: Strengths) -> Outfit:
-    """One person's clothes, drawn piece by piece."""
+    """Draw all clothes of a person."""
     return Outfit(
         upper=draw_upper(rng, strengths),
         lower=draw_lower(rng, strengths),
@@ -274,15 +294,15 @@ def _other(rng: np.random.Generator, choices: tuple[str, ...], current: str) -> 
 
 
 def _far(value: float, low: float, high: float) -> float:
-    """The point of [low, high] half the range away from `value`: a difference nobody can call noise."""
+    """The value in [low, high] that is half the range away from `value` (cyclic), which is a clear difference."""
     return low + (value - low + 0.5 * (high - low)) % (high - low)
 
 
 def change_locally(outfit: Outfit, what: str, rng: np.random.Generator) -> Outfit:
-    """The same outfit but for one local thing: shoes, hat, bag, print, collar, sleeve or leg length.
+    """Change one local detail of an outfit: one of `LOCAL_CHANGES`.
 
     Raises:
-        KeyError: `what` is none of these (they are drawn here, never typed by a user).
+        KeyError: `what` is not one of them. (They are drawn by this package, never given by a user.)
     """
     upper, lower, shoes = outfit.upper, outfit.lower, outfit.shoes
     if what == "shoes":
@@ -292,7 +312,7 @@ def change_locally(outfit: Outfit, what: str, rng: np.random.Generator) -> Outfi
     if what == "bag":
         return replace(outfit, bag=replace(outfit.bag, kind=_other(rng, BAGS, outfit.bag.kind)))
     if what == "print":
-        # Local changes must be findable in both modalities, or look-alikes would be twins to one of them.
+        # A local change must be visible in both modalities. Otherwise look-alikes would be equal in one of them.
         figure = replace(upper.print, kind=_other(rng, PRINTS, upper.print.kind), visible=1.0, infrared=1.0)
         return replace(outfit, upper=replace(upper, print=figure))
     if what == "collar":

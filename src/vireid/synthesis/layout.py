@@ -1,7 +1,7 @@
-"""Which pictures a generated data set holds, and under which names: the three published layouts.
+"""Plan the pictures and text files of a generated data set, in one of the three published layouts.
 
-A plan is made without rendering anything. Identities keep their neighbours (families of look-alikes) within one split
-as far as possible, while the numbers they carry on disk are shuffled, so that a name tells nothing.
+A plan is made without rendering. People with neighbouring numbers, who may look alike, are in the same split as far as
+possible. Their numbers on disk are shuffled, so that a file name says nothing about the person.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
 
 LAYOUTS = ("sysu-mm01", "regdb", "llcm")
-PICTURES = {"sysu-mm01": 10, "regdb": 10, "llcm": 8}  # per identity and camera, where not asked otherwise
+PICTURES = {"sysu-mm01": 10, "regdb": 10, "llcm": 8}  # per identity and camera, if the user asks for no other number
 SYSU_VISIBLE, SYSU_INFRARED = (1, 2, 4, 5), (3, 6)
 LLCM_VISIBLE, LLCM_INFRARED = (1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 4, 5, 6, 7, 8, 9)
 LEAST = {"sysu-mm01": 3, "regdb": 2, "llcm": 2}
 MOST = {"sysu-mm01": 9999, "regdb": 9999, "llcm": 9999}
-REGDB_SPLITS = 10
+REGDB_FOLDS = 10
 
 
 class Picture(NamedTuple):
-    """One picture to take.
+    """One picture to render.
 
-    `identity` is the world's (0 upwards), `number` the one it carries on disk; `moment` counts within identity, camera
-    and modality.
+    `identity` is the identity in the world, from 0, and `number` its number on disk. `moment` counts the pictures of an
+    identity, camera and modality, from 0.
     """
 
     path: str
@@ -43,7 +43,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The pictures of a data set in the order they are named, and its text files (path → text)."""
+    """The pictures of a data set in the order of their planning, and its text files (path → text)."""
 
     layout: str
     identities: int
@@ -51,7 +51,7 @@ class Plan:
     texts: dict[str, str]
 
     def summary(self) -> dict:
-        """Counts: identities and pictures, of each modality, and pictures and identities of each split and camera."""
+        """Count identities and pictures: all of them, by modality, and by split and camera."""
         kinds = Counter(picture.modality for picture in self.pictures)
         splits: dict = {}
         cells: dict[tuple, set[int]] = {}
@@ -77,17 +77,17 @@ class Plan:
 
 
 def make_plan(layout: str, identities: int, *, pictures: int | None, published: bool, rng: np.random.Generator) -> Plan:
-    """Decide on every picture and text file of a data set.
+    """Plan every picture and text file of a data set.
 
     Args:
         layout: one of `LAYOUTS`.
-        identities: in all splits together; ignored where `published`.
-        pictures: of each identity at each camera, 1..999; None for the layout's usual number.
-        published: take exactly the published numbers of identities, cameras and pictures.
+        identities: number of identities in all splits together; ignored if `published`.
+        pictures: number of pictures of each identity at each camera, 1..999; None for the usual number of the layout.
+        published: use exactly the published numbers of identities, cameras and pictures.
         rng: shuffles numbers, cameras and splits.
 
     Raises:
-        BadInput: unknown layout, too few or too many identities for it, or an impossible number of pictures.
+        BadInput: the layout is unknown, it cannot have this number of identities, or `pictures` is out of its range.
     """
     if layout not in LAYOUTS:
         raise unknown("layout", str(layout), LAYOUTS)
@@ -95,20 +95,20 @@ def make_plan(layout: str, identities: int, *, pictures: int | None, published: 
         raise BadInput(f"layout {layout} needs {LEAST[layout]} to {MOST[layout]} identities, not {identities}")
     each = PICTURES[layout] if pictures is None else pictures
     if not isinstance(each, int | np.integer) or isinstance(each, bool) or not 1 <= each <= 999:
-        raise BadInput(f"pictures is {each!r}, it must be a whole number from 1 to 999 (per identity and camera)")
+        raise BadInput(f"pictures is {each!r}; it must be a whole number from 1 to 999 (per identity and camera)")
     maker = {"sysu-mm01": _sysu, "regdb": _regdb, "llcm": _llcm}[layout]
     return maker(identities, int(each), published, rng)
 
 
 def _spread(total: int, cells: int, *, least: int = 1) -> list[int]:
-    """`total` shared over `cells` as evenly as whole numbers allow; the first cell gets `least` where that is less."""
+    """Share `total` over `cells` as evenly as possible; the first cell gets `least` if that is below the even share."""
     first = [least] if least * cells < total and least > 1 else []
     rest, count = total - sum(first), cells - len(first)
     return first + [rest // count + (index < rest % count) for index in range(count)]
 
 
 def _shares(identities: int, *parts: int) -> list[int]:
-    """Split `identities` in about these proportions, each at least 1, the first taking what is left."""
+    """Split `identities` in about these proportions, each at least 1; the first share is the remainder."""
     whole = sum(parts)
     others = [max(1, round(identities * part / whole)) for part in parts[1:]]
     while sum(others) >= identities:
@@ -123,7 +123,7 @@ def _commas(numbers: np.ndarray) -> str:
 # --- SYSU-MM01 -------------------------------------------------------------------------------------------------------
 
 SYSU_TRAIN = {"train": (296, 20284, 9929), "val": (99, 1974, 1980)}
-# The published whole, 30,071 and 15,792 pictures, holds more than the three lists name: the rest of its 533 identities.
+# The published pictures, 30,071 and 15,792, include those of 42 identities that no list names (533 - 491).
 SYSU_UNLISTED = (42, 30071 - 29033, 15792 - 15712)
 SYSU_TEST = {1: (56, 1374, 13), 2: (56, 1565, 18), 4: (94, 1918, 20), 5: (95, 1918, 20), 6: (96, 1920, 20)}
 
@@ -158,7 +158,7 @@ def _sysu(identities: int, each: int, published: bool, rng: np.random.Generator)
 
 
 def _sysu_published(split: str) -> dict[tuple[int, int], int]:
-    """Pictures of each (place in the split, camera), with the published totals."""
+    """The number of pictures of each (position in the split, camera), with the published totals."""
     cells: dict[tuple[int, int], int] = {}
     if split != "test":
         people, visible, infrared = SYSU_UNLISTED if split == "unlisted" else SYSU_TRAIN[split]
@@ -167,11 +167,11 @@ def _sysu_published(split: str) -> dict[tuple[int, int], int]:
             cells |= dict(zip(keys, _spread(total, len(keys)), strict=True))
         return cells
     for camera, (people, total, least) in SYSU_TEST.items():
-        # Camera 4 misses the first people and camera 5 the last one, so that everybody is seen in daylight by one.
+        # Camera 4 lacks the first people and camera 5 the last one, so each person has pictures of one of the two.
         start = 96 - people if camera == 4 else 0
         cells |= {(index, camera): count for index, count in enumerate(_spread(total, people, least=least), start)}
-    # Camera 3 misses three people, two of them seen indoors, and 8 of its 23 extra pictures fall on indoor people:
-    # that leaves 1,120 + 1,088 = 2,208 infrared queries with a match indoors, as published.
+    # Camera 3 lacks three people; two of them have indoor pictures. 8 of its 23 extra pictures show people with indoor
+    # pictures. So 1,120 + 1,088 = 2,208 infrared queries have a match indoors, as published.
     indoor, outdoor = range(2, 56), range(57, 96)
     for people, extra in ((indoor, 8), (outdoor, 15)):
         cells |= {(index, 3): 20 + (place < extra) for place, index in enumerate(people)}
@@ -196,13 +196,13 @@ def _regdb(identities: int, each: int, published: bool, rng: np.random.Generator
             paths[folder, int(number)] = [picture.path for picture in own]
             taken += own
     texts = {}
-    for trial in range(1, REGDB_SPLITS + 1):
+    for fold in range(1, REGDB_FOLDS + 1):
         order = rng.permutation(identities) + 1
         half = identities - identities // 2
         for split, chosen in (("train", sorted(order[:half])), ("test", sorted(order[half:]))):
             for folder in ("Visible", "Thermal"):
                 lines = [f"{path} {label}\n" for label, number in enumerate(chosen) for path in paths[folder, number]]
-                texts[f"idx/{split}_{folder.lower()}_{trial}.txt"] = "".join(lines)
+                texts[f"idx/{split}_{folder.lower()}_{fold}.txt"] = "".join(lines)
     return Plan("regdb", identities, tuple(taken), texts)
 
 
@@ -210,7 +210,7 @@ def _regdb(identities: int, each: int, published: bool, rng: np.random.Generator
 
 LLCM_TRAIN = (713, 16946, 13975)
 LLCM_TEST = (351, 8680, 7166)
-Cells = list[tuple[int, int, int]]  # (place in the split, camera, pictures)
+Cells = list[tuple[int, int, int]]  # (position in the split, camera, number of pictures)
 
 
 def _llcm(identities: int, each: int, published: bool, rng: np.random.Generator) -> Plan:
@@ -239,7 +239,7 @@ def _llcm(identities: int, each: int, published: bool, rng: np.random.Generator)
 
 
 def _llcm_cells(people: int, each: int, rng: np.random.Generator) -> tuple[Cells, Cells]:
-    """Two visible and two other infrared cameras for everybody."""
+    """Two visible and two infrared cameras for each person, four different ones."""
     visible, infrared = [], []
     for index in range(people):
         seen = rng.choice(LLCM_VISIBLE, 2, replace=False)
@@ -250,11 +250,11 @@ def _llcm_cells(people: int, each: int, rng: np.random.Generator) -> tuple[Cells
 
 
 def _llcm_published(split: str, rng: np.random.Generator) -> tuple[Cells, Cells]:
-    """Cells with the published totals; in the test set 484 visible and 619 infrared ones.
+    """Cells with the published totals. The test set has 484 visible and 619 infrared cells.
 
-    Six test people are seen by one camera in both modalities, so that the rule "same identity and same camera" touches
-    102 visible and 75 infrared queries; the first of them has no other infrared picture, which leaves 10 visible
-    queries without a match, as published.
+    Six people of the test set have pictures of one camera in both modalities, so the rule "same identity and same
+    camera" affects 102 visible and 75 infrared queries. The first of these people has no other infrared picture. So 10
+    visible queries have no match, as published.
     """
     if split == "train":
         people, *totals = LLCM_TRAIN
@@ -277,7 +277,7 @@ def _llcm_published(split: str, rng: np.random.Generator) -> tuple[Cells, Cells]
 
 
 def _counted(cells: Cells, total: int, fixed: Mapping[int, int]) -> Cells:
-    """Give every cell its pictures: the first cell of the `fixed` people as stated, the others an even share."""
+    """Fill in the pictures of each cell: those of `fixed` in the first cell of these people, even shares elsewhere."""
     first = {index: next(camera for other, camera, _ in cells if other == index) for index in fixed}
     rest = iter(_spread(total - sum(fixed.values()), len(cells) - len(fixed)))
     return [(index, camera, fixed[index] if first.get(index) == camera else next(rest)) for index, camera, _ in cells]

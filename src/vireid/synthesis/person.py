@@ -1,7 +1,7 @@
-"""Who a person is: proportions, hair, outfit, family of look-alikes; and how they stand: gait and pose to joints.
+"""People: proportions, hair, skin, outfit and families of look-alikes; and the joints of a person in a pose.
 
-Frames are right-handed with y up. In a person's own frame x runs to one side and z to where they face; a heading of
-0 faces the camera, which stands on the positive z axis of the world. Lengths are metres, angles radians.
+Frames are right-handed and y points up. In the frame of a person, x points to one side and z to the front. A heading of
+0 faces the camera, which is on the positive z axis of the world. Lengths are in metres, angles in radians.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vireid.synthesis.garment import (
 )
 
 HAIR = ("shaved", "short", "bob", "long", "ponytail", "bun")
-FAMILY = 3  # members of a family of look-alikes
+FAMILY = 3  # people in a family of look-alikes
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,15 @@ class Body:
     """Proportions and gait.
 
     Attributes:
-        height: metres.
-        leg: height of the hip joint over the body height.
-        shoulder, hip, arm, head: half shoulder width, half hip width, arm length and head half-height over height.
-        girth: factor on all limb radii; `belly`: metres the belly stands out.
-        stride, swing: amplitude of legs and arms; `stoop`: forward lean; `toes`: how far the feet turn out.
+        height: in metres.
+        leg: height of the hip joint, divided by the height of the body.
+        shoulder, hip, arm, head: half the width of the shoulders, half the width of the hips, length of the arms and
+            half the height of the head, all divided by the height of the body.
+        girth: factor on the radii of all limbs.
+        belly: how far the belly projects, in metres.
+        stride, swing: amplitude of the legs and of the arms, in radians.
+        stoop: how far the torso leans forward, in radians.
+        toes: how far the feet point outwards, in radians.
     """
 
     height: float
@@ -74,7 +78,7 @@ BODY_RANGES = {
 
 @dataclass(frozen=True)
 class Hair:
-    """Style (one of `HAIR`), a volume factor, and what it is made of."""
+    """The style (one of `HAIR`), a factor on the volume, and the material."""
 
     style: str
     volume: float
@@ -83,7 +87,7 @@ class Hair:
 
 @dataclass(frozen=True)
 class Person:
-    """Everything about an identity that lasts from picture to picture."""
+    """Everything about an identity that is the same in all pictures."""
 
     body: Body
     hair: Hair
@@ -93,7 +97,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a person happens to stand at one moment; `arms` names what each arm does."""
+    """The pose of a person at one moment. `arms` says what each arm does: `free`, `pocket` or `phone`."""
 
     heading: float
     phase: float
@@ -107,7 +111,7 @@ class Pose:
 
 
 def draw_body(rng: np.random.Generator) -> Body:
-    """Proportions drawn one by one, a little more often middling than extreme."""
+    """Draw all proportions independently. Medium values are somewhat more frequent than extreme ones."""
     draws = 0.7 * rng.random(len(BODY_RANGES)) + 0.3 * rng.random(len(BODY_RANGES))
     return Body(
         **{
@@ -118,7 +122,7 @@ def draw_body(rng: np.random.Generator) -> Body:
 
 
 def draw_hair(rng: np.random.Generator, strengths: Strengths) -> Hair:
-    """Style and colour; hair that is dark to the eye is often middling in the near infrared."""
+    """Draw style and colour of the hair. Hair that is dark in visible light is often brighter in the near infrared."""
     style, volume, tone, red, shine = rng.random(5)
     light = 0.012 + 0.30 * tone**3
     visible = (light * (1.1 + 0.5 * red), light * (0.85 + 0.1 * red), light * 0.6)
@@ -129,7 +133,7 @@ def draw_hair(rng: np.random.Generator, strengths: Strengths) -> Hair:
 
 
 def draw_skin(rng: np.random.Generator, strengths: Strengths) -> Material:
-    """Skin tone; in the near infrared all skin is bright and much alike."""
+    """Draw a tone of skin. In the near infrared, all skin is bright and similar."""
     tone, warmth = rng.random(2)
     light = 0.07 + 0.42 * tone
     visible = (light * 1.25, light * (0.80 + 0.06 * warmth), light * (0.58 + 0.1 * warmth))
@@ -138,13 +142,13 @@ def draw_skin(rng: np.random.Generator, strengths: Strengths) -> Material:
 
 
 def draw_person(family: np.random.Generator, own: np.random.Generator, strengths: Strengths, *, member: int) -> Person:
-    """An identity: alone, or one of a family that shares body and clothes but for one or two local things.
+    """Draw an identity. The members of a family of look-alikes differ in one or two local details only.
 
     Args:
-        family: stream shared by the `FAMILY` neighbours of one family.
-        own: this person's own stream.
-        strengths: `look_alikes` is the chance that the family really is one.
-        member: 0..FAMILY-1, the place in the family.
+        family: the random stream that `FAMILY` neighbouring identities share.
+        own: this person's own random stream.
+        strengths: `look_alikes` is the probability that these neighbours look alike.
+        member: number of the person in the family, from 0 to FAMILY - 1.
     """
     is_family = family.random() < strengths.look_alikes
     order = family.permutation(len(LOCAL_CHANGES) + 1)
@@ -168,13 +172,13 @@ def _change(person: Person, what: str, rng: np.random.Generator) -> Person:
 
 
 def describe(person: Person) -> np.ndarray:
-    """The attributes that both modalities can see, each scaled to about 0..1.
+    """The attributes of a person that both modalities show, each scaled to about 0..1.
 
-    Colours and infrared reflectances are left out (each is seen by one modality), and so are patterns and prints that
-    only one modality sees. Kinds stand as one-hot groups.
+    Colours and infrared reflectances are left out, because each is visible in one modality only. So are patterns and
+    prints that only one modality shows. Kinds are encoded as one-hot groups.
 
     Returns:
-        A float64, one dimension, the same length for everybody.
+        A float64, one dimension, of the same length for every person.
     """
     body, outfit = person.body, person.outfit
     upper, lower = outfit.upper, outfit.lower
@@ -200,7 +204,7 @@ def describe(person: Person) -> np.ndarray:
 
 
 def draw_pose(rng: np.random.Generator, body: Body, nuisance: float) -> Pose:
-    """A moment of walking or standing, headed anywhere (within a narrower range in an easy world)."""
+    """Draw a pose of walking or standing, with any heading. In an easy world, the range of headings is smaller."""
     heading, phase, walking, swing, twist, nod, gaze = rng.random(7)
     arms, elbows = rng.random(2), rng.random(2)
     spread = min(1.0, 0.2 + 1.2 * nuisance)
@@ -220,7 +224,7 @@ def draw_pose(rng: np.random.Generator, body: Body, nuisance: float) -> Pose:
 
 
 def turn(axis: int, angle: float) -> np.ndarray:
-    """A 3×3 rotation about axis 0 (x), 1 (y) or 2 (z)."""
+    """A 3×3 rotation by an angle about axis 0 (x), 1 (y) or 2 (z)."""
     c, s = np.cos(angle), np.sin(angle)
     matrix = np.eye(3)
     i, j = [(1, 2), (2, 0), (0, 1)][axis]
@@ -231,9 +235,10 @@ def turn(axis: int, angle: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints in the world (each a length-3 array, or a pair of them, sides -1 and 1) and the frames that carry them.
+    """The joints of a person in the world, and the frames of pelvis, torso and head.
 
-    `pelvis_frame`, `torso_frame` and `head_frame` have the own axes x, y, z as columns.
+    A joint is an array of length 3; a list holds the joints of both sides, -1 and 1. The columns of a frame are its
+    axes x, y and z in the world.
     """
 
     pelvis: np.ndarray
@@ -258,7 +263,7 @@ class Skeleton:
 
 
 def skeleton(body: Body, pose: Pose, *, place: tuple[float, float] = (0.0, 0.0)) -> Skeleton:
-    """Stand a body on the floor (y = 0) at `place` (x, z), in a pose."""
+    """The joints of a body in a pose, on the floor (y = 0) at `place` (x, z)."""
     tall = body.height
     pelvis_frame = turn(1, pose.heading)
     torso_frame = pelvis_frame @ turn(1, pose.twist) @ turn(0, body.stoop)
@@ -295,7 +300,7 @@ def skeleton(body: Body, pose: Pose, *, place: tuple[float, float] = (0.0, 0.0))
 
 
 def _legs(body: Body, pose: Pose, frame: np.ndarray) -> tuple[list[np.ndarray], ...]:
-    """Hips, knees, ankles and toes around a pelvis at the origin; the knee bends while its leg swings forward."""
+    """Hips, knees, ankles and toes for a pelvis at the origin. The knee of a leg that swings forward is bent."""
     length = (body.leg - 0.045) * body.height
     hips, knees, ankles, toes = [], [], [], []
     for side in (-1, 1):
@@ -314,7 +319,7 @@ def _legs(body: Body, pose: Pose, frame: np.ndarray) -> tuple[list[np.ndarray], 
 
 
 def _arms(body: Body, pose: Pose, frame: np.ndarray, chest: np.ndarray) -> tuple[list[np.ndarray], ...]:
-    """Shoulders, elbows and wrists; arms swing against the legs unless a hand is in a pocket or holds a telephone."""
+    """Shoulders, elbows and wrists. An arm swings against its leg unless the hand is in a pocket or holds a phone."""
     length = body.arm * body.height
     shoulders, elbows, wrists = [], [], []
     for index, side in enumerate((-1, 1)):

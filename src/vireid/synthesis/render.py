@@ -1,11 +1,13 @@
-"""The ray caster: tapered capsules and ellipsoids before a floor and a wall, in linear light.
+"""The ray caster: it draws tapered capsules and ellipsoids in front of a floor and a wall, in linear light.
 
-Every part of a figure is one solid: the hull of two balls (a tapered capsule), stretched by an affine map. With both
-balls in one place it is an ellipsoid. A ray meets it by solving one quadratic for the cone between the balls and one
-for each ball. Two passes: the nearest part for each of 2×2 samples in a pixel, then its colour.
+Every part of a figure is one solid: the hull of two balls (a tapered capsule), stretched by an affine map. If both
+balls are in the same place, it is an ellipsoid. To intersect it with a ray, one quadratic equation is solved for the
+cone between the balls and one for each ball. There are two passes: the first finds the nearest part for each of the 2×2
+rays of a pixel, the second computes the colours.
 
-A scene is three flat float64 tables, so that the kernel and the slow reference in the tests read the same numbers:
-`parts` (N×`PART`), `surfaces` (M×`SURFACE`) and `setting` (`SETTING`). The offsets below name their columns.
+A scene consists of three float64 tables, so that the kernel and the slow reference of the tests read the same numbers:
+`parts` (N×`PART`), `surfaces` (M×`SURFACE`) and `setting` (`SETTING`). The constants below are the offsets of the
+columns.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from numba import njit
 # Columns of `parts`.
 MAP, ORIGIN, LENGTH, START, END = 0, 9, 12, 13, 14  # world → part 3×3; ball centre; distance; radii of the two balls
 FRAME, FRAME_ORIGIN = 15, 24  # world → texture frame 3×3 and its origin
-LOW, HIGH, FACE_Z, FACE_Y = 27, 28, 29, 30  # kept: LOW <= y <= HIGH in the frame, and not (z > FACE_Z and y < FACE_Y)
-SURFACE_ROW, AROUND = 31, 32  # row of `surfaces`; metres a full radian round the part stands for
+LOW, HIGH, FACE_Z, FACE_Y = 27, 28, 29, 30  # solid: LOW <= y <= HIGH in the frame, except (z > FACE_Z and y < FACE_Y)
+SURFACE_INDEX, AROUND = 31, 32  # index in `surfaces`; metres per radian around the part
 PART = 33
 
 # Columns of `surfaces`.
@@ -29,7 +31,7 @@ FOLD, FOLD_PHASE, OPENING, SHINE = 17, 18, 19, 20
 PRINT_KIND, PRINT_SIDE, PRINT_X, PRINT_Y, PRINT_SIZE, PRINT_CONTRAST = 21, 22, 23, 24, 25, 26
 STRIPE, HEM = 27, 28  # contrast of a side stripe; frame y of a darker hem (large: none)
 SURFACE = 29
-FACE_PATTERN = 7  # a pattern number beyond the garments': eyes, brows and mouth
+FACE_PATTERN = 7  # a pattern number that garments do not use: eyes, eyebrows, nose and mouth
 
 # Entries of `setting`.
 CAMERA, FORWARD, RIGHT, UP = 0, 3, 6, 9
@@ -43,13 +45,13 @@ WALL_KIND, WALL_PHASE = 55, 56  # 0 panels, 1 bricks, 2 greenery
 SETTING = 57
 
 FAR = 1e9
-TIE = 1e-9  # limbs share the ball at their joint: there the first part wins, not the rounding
-SAMPLES = 2  # per pixel and axis
+TIE = 1e-9  # two limbs share the ball at their joint: the first part must win there, independently of rounding
+SAMPLES = 2  # rays per pixel and axis
 
 
 @njit(cache=True, error_model="numpy")
 def _ball(ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, radius: float) -> float:
-    """Distance along the ray to the near side of a ball around 0, or `FAR`."""
+    """Distance along the ray to the near side of a ball at the origin, or `FAR`."""
     a = dx * dx + dy * dy + dz * dz
     b = ox * dx + oy * dy + oz * dz
     c = ox * ox + oy * oy + oz * oz - radius * radius
@@ -100,13 +102,13 @@ def _meet(
 
 @njit(cache=True, error_model="numpy")
 def _bounds(part: np.ndarray, setting: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """Rows and columns of samples that a part can touch: the boxes round its two balls on the image plane."""
-    # The rows of MAP are the part's axes, each divided by its stretch; the largest stretch bounds every radius.
+    """First and last line and column of rays that can meet a part: the box around its two balls on the image plane."""
+    # MAP holds the three axes of the part, each divided by its stretch. The largest stretch bounds every radius.
     stretch = 0.0
-    for row in range(3):
+    for axis in range(3):
         norm = 0.0
-        for column in range(3):
-            norm += part[MAP + 3 * row + column] ** 2
+        for entry in range(3):
+            norm += part[MAP + 3 * axis + entry] ** 2
         stretch = max(stretch, 1.0 / math.sqrt(norm))
     left, right, top, bottom = FAR, -FAR, FAR, -FAR
     for ball in range(2):
@@ -136,6 +138,7 @@ def _bounds(part: np.ndarray, setting: np.ndarray, height: int, width: int) -> t
 
 @njit(cache=True, error_model="numpy")
 def _apply(table: np.ndarray, at: int, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """The 3×3 matrix at offset `at` of a table, times a vector."""
     return (
         table[at] * x + table[at + 1] * y + table[at + 2] * z,
         table[at + 3] * x + table[at + 4] * y + table[at + 5] * z,
@@ -145,16 +148,16 @@ def _apply(table: np.ndarray, at: int, x: float, y: float, z: float) -> tuple[fl
 
 @njit(cache=True, error_model="numpy")
 def nearest(parts: np.ndarray, setting: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first part each sample's ray meets.
+    """Find the first part that each ray meets.
 
     Args:
         parts: N×`PART` float64.
         setting: `SETTING` float64.
-        height, width: samples (pixels times `SAMPLES`).
+        height, width: number of rays (pixels times `SAMPLES`).
 
     Returns:
-        which: height×width int16, the row of `parts`, -1 where none.
-        far: height×width float64, distance along the ray in units of its (un-normalised) direction.
+        which: height×width int16, the index in `parts`, or -1 if the ray meets no part.
+        far: height×width float64, distance along the ray, in units of its direction, which is not normalised.
     """
     which = np.full((height, width), -1, dtype=np.int16)
     far = np.full((height, width), FAR)
@@ -166,20 +169,21 @@ def nearest(parts: np.ndarray, setting: np.ndarray, height: int, width: int) -> 
         fx, fy, fz = _apply(part, MAP, setting[FORWARD], setting[FORWARD + 1], setting[FORWARD + 2])
         rx, ry, rz = _apply(part, MAP, setting[RIGHT], setting[RIGHT + 1], setting[RIGHT + 2])
         ux, uy, uz = _apply(part, MAP, setting[UP], setting[UP + 1], setting[UP + 2])
-        for row in range(y0, y1):
-            up = -(setting[WINDOW + 1] + (row + 0.5) / height * setting[WINDOW + 3])
+        for line in range(y0, y1):
+            up = -(setting[WINDOW + 1] + (line + 0.5) / height * setting[WINDOW + 3])
             for column in range(x0, x1):
                 across = setting[WINDOW] + (column + 0.5) / width * setting[WINDOW + 2]
                 dx, dy, dz = fx + across * rx + up * ux, fy + across * ry + up * uy, fz + across * rz + up * uz
                 t = _meet(ox, oy, oz, dx, dy, dz, part[LENGTH], part[START], part[END])
-                if t < far[row, column] - TIE and _kept(part, setting, across, up, t):
-                    far[row, column] = t
-                    which[row, column] = index
+                if t < far[line, column] - TIE and _solid(part, setting, across, up, t):
+                    far[line, column] = t
+                    which[line, column] = index
     return which, far
 
 
 @njit(cache=True, error_model="numpy")
 def _point(setting: np.ndarray, across: float, up: float, t: float) -> tuple[float, float, float]:
+    """The world point at distance `t` along the ray through (across, up) of the image plane."""
     return (
         setting[CAMERA] + t * (setting[FORWARD] + across * setting[RIGHT] + up * setting[UP]),
         setting[CAMERA + 1] + t * (setting[FORWARD + 1] + across * setting[RIGHT + 1] + up * setting[UP + 1]),
@@ -188,8 +192,8 @@ def _point(setting: np.ndarray, across: float, up: float, t: float) -> tuple[flo
 
 
 @njit(cache=True, error_model="numpy")
-def _kept(part: np.ndarray, setting: np.ndarray, across: float, up: float, t: float) -> bool:
-    """Whether the point lies within the part's hems and outside its face opening."""
+def _solid(part: np.ndarray, setting: np.ndarray, across: float, up: float, t: float) -> bool:
+    """Whether the part has a surface at this point: between its two hems and outside its opening for the face."""
     px, py, pz = _point(setting, across, up, t)
     at = FRAME_ORIGIN
     _, y, z = _apply(part, FRAME, px - part[at], py - part[at + 1], pz - part[at + 2])
@@ -198,7 +202,7 @@ def _kept(part: np.ndarray, setting: np.ndarray, across: float, up: float, t: fl
 
 @njit(cache=True, error_model="numpy")
 def _normal(part: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
-    """World normal at a world point on a part's surface."""
+    """The normal, in the world, at a world point on the surface of a part."""
     lx, ly, lz = _apply(part, MAP, x - part[ORIGIN], y - part[ORIGIN + 1], z - part[ORIGIN + 2])
     length, start, end = part[LENGTH], part[START], part[END]
     if length <= abs(start - end):
@@ -219,7 +223,7 @@ def _normal(part: np.ndarray, x: float, y: float, z: float) -> tuple[float, floa
 
 @njit(cache=True, error_model="numpy")
 def _share(surface: np.ndarray, u: float, v: float) -> float:
-    """1 where the repeating pattern shows its second material, else 0; u runs round the part, v along it (metres)."""
+    """Share of the second material in the pattern, 0..1, at `u` metres around the part and `v` metres along it."""
     kind = int(surface[PATTERN])
     a = (v / surface[PERIOD] + surface[PHASE]) % 1.0
     b = (u / surface[PERIOD] + surface[PHASE]) % 1.0
@@ -245,7 +249,7 @@ def _share(surface: np.ndarray, u: float, v: float) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _features(x: float, y: float, z: float) -> float:
-    """Share of the dark second colour in a face: eyes, brows, mouth (head frame, metres from the head's centre)."""
+    """Share of the dark second colour in a face, 0..1, at a point in the frame of the head (metres from its centre)."""
     if z < 0.03:
         return 0.0
     if (abs(x) - 0.030) ** 2 / 0.00017 + (y - 0.010) ** 2 / 0.00004 < 1.0:
@@ -261,7 +265,7 @@ def _features(x: float, y: float, z: float) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _printed(surface: np.ndarray, x: float, y: float, z: float) -> bool:
-    """Whether a torso point lies on the print."""
+    """Whether a point of the torso is on the print."""
     kind, side = int(surface[PRINT_KIND]), surface[PRINT_SIDE]
     if kind == 0 or side * z < 0.0:
         return False
@@ -283,7 +287,7 @@ def _printed(surface: np.ndarray, x: float, y: float, z: float) -> bool:
 def _reflectance(
     surface: np.ndarray, y: float, angle: float, around: float, channel: int, share: float, printed: bool
 ) -> float:
-    """Reflectance of one channel at a height y and an angle round the part."""
+    """Reflectance of one channel, 0..1, at a height y and an angle around the part."""
     if abs(angle) < surface[OPENING]:
         edge = surface[OPENING] - abs(angle)
         return surface[INNER + channel] * (0.65 if edge < 0.06 else 1.0)
@@ -300,7 +304,7 @@ def _reflectance(
 
 @njit(cache=True, error_model="numpy")
 def _lit(setting: np.ndarray, nx: float, ny: float, nz: float, facing: float, lamp: float, channel: int) -> float:
-    """Light arriving at a surface: sky and ground by how far it looks up, the key light, the lamp at the camera."""
+    """Light at a surface: from sky and ground, depending on its inclination, the key light, and the camera's lamp."""
     sun = nx * setting[KEY] + ny * setting[KEY + 1] + nz * setting[KEY + 2]
     hemisphere = 0.5 + 0.5 * ny
     light = hemisphere * setting[SKY + channel] + (1.0 - hemisphere) * setting[GROUND + channel]
@@ -308,25 +312,25 @@ def _lit(setting: np.ndarray, nx: float, ny: float, nz: float, facing: float, la
 
 
 @njit(cache=True, error_model="numpy")
-def _lamp(setting: np.ndarray, column: float, row: float, distance: float) -> float:
-    """The infrared lamp: a hot spot in the picture, fading with the square of the distance."""
+def _lamp(setting: np.ndarray, fx: float, fy: float, distance: float) -> float:
+    """Light of the infrared lamp at a place (fx, fy in 0..1) of the picture: a bright spot, over distance squared."""
     if setting[ACTIVE] == 0.0:
         return 0.0
-    spot = ((column - setting[SPOT_X]) ** 2 + (row - setting[SPOT_Y]) ** 2) / setting[SPOT_WIDTH] ** 2
+    spot = ((fx - setting[SPOT_X]) ** 2 + (fy - setting[SPOT_Y]) ** 2) / setting[SPOT_WIDTH] ** 2
     return setting[ACTIVE] * (0.25 + 0.75 * math.exp(-spot)) * (setting[REACH] / distance) ** 2
 
 
 @njit(cache=True, error_model="numpy")
 def _rough(x: float, y: float, phase: float) -> float:
-    """Smooth irregularity of roughly unit size from three crossed waves."""
+    """A smooth irregular function of about -1 to 1: the sum of three waves."""
     a = math.sin(2.3 * x + 1.7 * math.sin(1.9 * y + phase))
     b = math.sin(5.1 * y + 1.3 * math.sin(4.3 * x + 2.0 * phase))
     return 0.4 * a + 0.35 * b + 0.25 * math.sin(9.7 * x + 3.1 * phase) * math.sin(11.3 * y)
 
 
 @njit(cache=True, error_model="numpy")
-def _behind(setting: np.ndarray, across: float, up: float, column: float, row: float, out: np.ndarray) -> None:
-    """Colour of the floor or the wall behind the person."""
+def _behind(setting: np.ndarray, across: float, up: float, fx: float, fy: float, out: np.ndarray) -> None:
+    """Write the colour of the floor or the wall behind the person to `out`."""
     dx, dy, dz = _point(setting, across, up, 1.0)
     dx, dy, dz = dx - setting[CAMERA], dy - setting[CAMERA + 1], dz - setting[CAMERA + 2]
     floor = -setting[CAMERA + 1] / dy if dy < -1e-9 else FAR
@@ -334,7 +338,7 @@ def _behind(setting: np.ndarray, across: float, up: float, column: float, row: f
     t = min(floor, wall, 200.0)
     x, y, z = _point(setting, across, up, t)
     distance = t * math.sqrt(dx * dx + dy * dy + dz * dz)
-    lamp = _lamp(setting, column, row, distance)
+    lamp = _lamp(setting, fx, fy, distance)
     u = x + setting[SHIFT_X]
     if floor <= wall:
         v = z + setting[SHIFT_Z]
@@ -363,7 +367,7 @@ def _behind(setting: np.ndarray, across: float, up: float, column: float, row: f
 
 @njit(cache=True, error_model="numpy")
 def _wall_share(setting: np.ndarray, u: float, y: float) -> float:
-    """Share of the wall's second colour: a door or window per panel and a skirting board, bricks, or greenery."""
+    """Share of the second colour of a wall: panels with doors, windows and a skirting board, or bricks, or greenery."""
     panel, phase = setting[PANEL], setting[WALL_PHASE]
     kind = int(setting[WALL_KIND])
     if kind == 0:
@@ -395,7 +399,7 @@ def _person(
     lamp_at: tuple[float, float],
     out: np.ndarray,
 ) -> None:
-    """Colour of the point where a ray meets a part."""
+    """Write the colour of the point where a ray meets a part to `out`."""
     px, py, pz = _point(setting, across, up, t)
     nx, ny, nz = _normal(part, px, py, pz)
     at = FRAME_ORIGIN
@@ -404,7 +408,7 @@ def _person(
     angle = math.atan2(x, z)
     u = angle * around
     fold = surface[FOLD]
-    if fold > 0.0:  # folds tip the normal, so they show under any light
+    if fold > 0.0:  # folds tilt the normal, so they are visible in any light
         phase = surface[FOLD_PHASE]
         one = math.sin(26.0 * y + 3.0 * math.sin(9.0 * u + phase) + phase)
         two = math.sin(31.0 * u + 2.5 * math.sin(7.0 * y + 2.0 * phase))
@@ -431,22 +435,24 @@ def render(parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height:
     """Draw a scene.
 
     Args:
-        parts: N×`PART` float64, `surfaces`: M×`SURFACE` float64, `setting`: `SETTING` float64 (see the module).
-        height, width: pixels.
+        parts: N×`PART` float64.
+        surfaces: M×`SURFACE` float64.
+        setting: `SETTING` float64. The constants of this file are the columns of the three tables.
+        height, width: size in pixels.
 
     Returns:
-        height×width×3 float32, linear light, 0 upwards; the mean of `SAMPLES`² rays per pixel.
+        height×width×3 float32, linear light of 0 or more, the mean of up to `SAMPLES`² rays per pixel.
     """
     which, far = nearest(parts, setting, SAMPLES * height, SAMPLES * width)
     picture = np.zeros((height, width, 3), dtype=np.float32)
     colour, total = np.zeros(3), np.zeros(3)
-    for row in range(height):
+    for line in range(height):
         for column in range(width):
-            y, x = SAMPLES * row, SAMPLES * column
+            y, x = SAMPLES * line, SAMPLES * column
             same = which[y, x] == which[y, x + 1] == which[y + 1, x] == which[y + 1, x + 1]
             total[:] = 0.0
-            # Four rays find the outlines; where one part fills the pixel, two on the diagonal smooth its texture,
-            # and for the background, which the sensor blurs anyway, one will do.
+            # At outlines, all four rays are needed. If one part fills the pixel, two rays on the diagonal smooth its
+            # texture. The background needs only one ray, because the sensor blurs it anyway.
             step = 1 if not same else 3 if which[y, x] >= 0 else 4
             for sample in range(0, SAMPLES * SAMPLES, step):
                 i, j = y + sample // SAMPLES, x + sample % SAMPLES
@@ -458,9 +464,9 @@ def render(parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height:
                     _behind(setting, across, up, fx, fy, colour)
                 else:
                     part = parts[index]
-                    surface = surfaces[int(part[SURFACE_ROW])]
+                    surface = surfaces[int(part[SURFACE_INDEX])]
                     _person(part, surface, setting, across, up, far[i, j], (fx, fy), colour)
                 total += colour
             for channel in range(3):
-                picture[row, column, channel] = total[channel] / ((3 + step) // step)
+                picture[line, column, channel] = total[channel] / ((3 + step) // step)
     return picture

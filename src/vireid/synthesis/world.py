@@ -1,7 +1,7 @@
-"""The generated world: who lives in it, a picture of anybody at any camera and moment, and data sets written to disk.
+"""The generated world: render any person at any camera and moment, and write whole data sets to disk.
 
-People, cameras and moments come from separate random streams, so that a person can be met again at another camera
-and one factor can be switched off while everything else stays as it was.
+People, cameras and moments have separate random streams. So the same person can be rendered at another camera, and one
+factor can be switched off while everything else stays the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from PIL import Image
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
+from vireid.data.settings import Count, Share, Whole, settings
 from vireid.data.size import Size
 from vireid.synthesis import layout as layouts
 from vireid.synthesis.camera import Place, Sensor, develop, draw_place, draw_sensor, draw_view, metering, setting
@@ -41,56 +42,50 @@ from vireid.synthesis.render import render
 
 PERSON_STREAM, FAMILY_STREAM, PLACE_STREAM, SENSOR_STREAM, MOMENT_STREAM, PLAN_STREAM = range(6)
 FACTORS = ("colour_shortcut", "look_alikes", "one_sided_detail", "sensor_gap", "occlusion")
-MARK = "GENERATED.json"  # `datasets.generated` looks for it
-CHUNK = 24  # pictures a worker takes at a time
-QUALITY = 90
+MARK = "GENERATED.json"  # `datasets.generated` looks for this file
+CHUNK = 24  # pictures that a worker renders at a time
+QUALITY = 90  # of JPEG files
 
 
-@dataclass(frozen=True)
+@settings
 class World:
-    """A generated world; everything in it follows from these few numbers.
+    """A generated world. Everything in it is a function of these numbers.
 
-    Attributes:
-        identities: how many people live in it, at least 1.
-        seed: 0 upwards.
-        difficulty: 0..1, scales what a factor below leaves open, and the nuisance (pose, crop, light, noise, blur).
-        colour_shortcut: 0..1, how vividly clothes tell people apart in visible pictures.
-        look_alikes: 0..1, share of families whose members differ in one or two local things only.
-        one_sided_detail: 0..1, share of prints and openings seen from one side only.
-        sensor_gap: 0..1, how far infrared is from a grey copy of visible: reflectances, patterns, light, sensor.
-        occlusion: 0..1, how often something hides or cuts a person.
+    A factor of None follows the difficulty d. `colour_shortcut` is 1 - (1 - d)³ and `sensor_gap` is d, because these
+    two make the task cross-modal, also in easy worlds. The other factors and the nuisance are d^1.3. With these curves
+    and the default difficulty, grey pixels find almost no matches across modalities, and a small network still learns
+    in minutes (docs/results).
 
-    A factor of None follows the difficulty d: `colour_shortcut` as 1 - (1 - d)³ and `sensor_gap` as d, because they
-    make the task what it is already in easy worlds; the others, and the nuisance, as d^1.3. The curves put the default
-    where grey pixels find next to nobody across modalities and a small network still learns in minutes (docs/results).
-
-    Raises:
+    Raises (when an instance is made):
         BadInput: a number is outside its range.
     """
 
-    identities: int
-    seed: int = 0
-    difficulty: float = 0.5
-    colour_shortcut: float | None = None
-    look_alikes: float | None = None
-    one_sided_detail: float | None = None
-    sensor_gap: float | None = None
-    occlusion: float | None = None
+    identities: Count
+    """ours: number of people in the world."""
 
-    def __post_init__(self) -> None:
-        if not _is_whole(self.identities) or self.identities < 1:
-            raise BadInput(f"world: identities is {self.identities!r}, it must be a whole number of at least 1")
-        if not _is_whole(self.seed) or self.seed < 0:
-            raise BadInput(f"world: seed is {self.seed!r}, it must be a whole number of at least 0")
-        for name in ("difficulty", *FACTORS):
-            value = getattr(self, name)
-            if value is None and name != "difficulty":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise BadInput(f"world: {name} is {value!r}, it must be a number from 0 to 1")
+    seed: Whole = 0
+    """ours: the seed of all random streams."""
+
+    difficulty: Share = 0.5
+    """ours: scales the factors that are None, and the nuisance (pose, crop, light, noise, blur)."""
+
+    colour_shortcut: Share | None = None
+    """ours: how well the colours of clothes distinguish people in visible pictures."""
+
+    look_alikes: Share | None = None
+    """ours: share of families in which the members differ in one or two local details only."""
+
+    one_sided_detail: Share | None = None
+    """ours: share of prints and openings that are visible from one side only."""
+
+    sensor_gap: Share | None = None
+    """ours: how much infrared differs from a grey copy of visible, in reflectances, patterns, light and sensor."""
+
+    occlusion: Share | None = None
+    """ours: how often a person is occluded or cut off."""
 
     def strengths(self) -> Strengths:
-        """Every factor's strength, the open ones filled in from the difficulty."""
+        """The strength of every factor. Factors that are None get their value from the difficulty."""
         gentle = self.difficulty**1.3
         follows: dict[str, float] = dict.fromkeys(FACTORS, gentle)
         follows |= {"colour_shortcut": 1.0 - (1.0 - self.difficulty) ** 3, "sensor_gap": self.difficulty}
@@ -98,17 +93,13 @@ class World:
         return Strengths(**(follows | given), nuisance=gentle)
 
     def stream(self, *key: int) -> np.random.Generator:
-        """The random stream of this key: the same for the same seed, independent of every other key's."""
+        """The random stream of a key: the same for the same seed, and independent of the streams of other keys."""
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=key)))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @lru_cache(maxsize=4096)
 def person(world: World, identity: int) -> Person:
-    """Who this identity (0 upwards) is.
+    """The person with this identity, counted from 0.
 
     Raises:
         BadInput: the world has no such identity.
@@ -121,7 +112,7 @@ def person(world: World, identity: int) -> Person:
 
 
 def attributes(world: World, identity: int) -> np.ndarray:
-    """The true attributes of a person that both modalities can see; see `person.describe`.
+    """The true attributes of a person that both modalities show, see `person.describe`.
 
     Returns:
         A float64, one dimension, each attribute scaled to about 0..1.
@@ -143,22 +134,24 @@ def _camera(world: World, camera: int, infrared: bool) -> tuple[Place, Sensor]:
 def render_person(
     world: World, identity: int, *, camera: int, modality: Modality | int, moment: int, size: Size | tuple[int, int]
 ) -> np.ndarray:
-    """Photograph a person.
+    """Render one picture of a person.
 
     Args:
-        identity: 0 upwards. camera: its number, 1 upwards; one number has one place, whatever the modality.
+        world: the world.
+        identity: the person, counted from 0.
+        camera: the number of the camera, counted from 1. A number has the same place in both modalities.
         modality: visible or infrared.
-        moment: 0 upwards; moments of different cameras or modalities are never the same moment.
+        moment: counted from 0. The same moment at another camera or in another modality is a different situation.
         size: height and width in pixels.
 
     Returns:
-        height×width×3 uint8; infrared pictures have three equal channels.
+        height×width×3 uint8; the three channels of an infrared picture are equal.
 
     Raises:
-        BadInput: no such identity, or the modality is neither visible nor infrared.
+        BadInput: the world has no such identity, or the modality is neither visible nor infrared.
     """
     if modality not in (Modality.VISIBLE, Modality.INFRARED):
-        raise BadInput(f"modality {modality!r} cannot be photographed; choices: visible, infrared")
+        raise BadInput(f"modality {modality!r} cannot be rendered; choices: visible, infrared")
     infrared = modality == Modality.INFRARED
     who, strengths = person(world, identity), world.strengths()
     place, sensor = _camera(world, camera, infrared)
@@ -174,7 +167,7 @@ def render_person(
 
 
 def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strengths) -> None:
-    """Now and then a passer-by at the edge, or a post, a bin or a bench before the person."""
+    """Sometimes add another person at the edge, or a post, a bin or a bench in front of the person."""
     passer, side, ahead, thing, x, tall, wide, bright, shine = rng.random(9)
     if passer < 0.4 * strengths.occlusion:
         body, look = draw_body(rng), draw_outfit(rng, strengths)
@@ -193,15 +186,16 @@ def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strength
 
 
 def plan(world: World, layout: str, *, pictures: int | None = None, published_counts: bool = False) -> layouts.Plan:
-    """Every picture and text file of a data set, without rendering.
+    """Plan every picture and text file of a data set, without rendering.
 
     Args:
+        world: the world.
         layout: `sysu-mm01`, `regdb` or `llcm`.
-        pictures: per identity and camera; None for the layout's usual number (10, 10, 8).
-        published_counts: ignore `world.identities` and `pictures` and plan exactly the published numbers.
+        pictures: number of pictures per identity and camera; None for the usual number of the layout (10, 10, 8).
+        published_counts: plan exactly the published numbers, and ignore `world.identities` and `pictures`.
 
     Raises:
-        BadInput: unknown layout, too few identities for it, or an impossible number of pictures.
+        BadInput: the layout is unknown, it cannot have this number of identities, or `pictures` is out of its range.
     """
     rng = world.stream(PLAN_STREAM, layouts.LAYOUTS.index(layout) if layout in layouts.LAYOUTS else 0)
     return layouts.make_plan(layout, world.identities, pictures=pictures, published=published_counts, rng=rng)
@@ -218,29 +212,32 @@ def write_world(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Write a generated data set in one of the published layouts; the same bytes whatever the number of workers.
+    """Write a generated data set in one of the published layouts.
+
+    The files are the same, byte for byte, for any number of workers.
 
     Args:
         root: an empty or new folder.
+        world: the world.
         layout, pictures, published_counts: see `plan`.
-        size: of every picture; any will do with `published_counts`, small ones are quick.
-        workers: processes; None for one per usable core.
-        progress: called with pictures done and pictures in all.
+        size: height and width of the pictures. Small pictures are fast, also with `published_counts`.
+        workers: number of processes; None for one per usable core.
+        progress: called with the number of pictures done and the number of all pictures.
 
     Returns:
-        Counts, see `layout.Plan.summary`, with the `root`, `size` and `seed` used.
+        The counts of `layout.Plan.summary`, with `root`, `size` and `seed`.
 
     Raises:
-        BadInput: the folder is not empty or cannot be written, or what `plan` raises.
+        BadInput: the folder is not empty or cannot be written, the size or `workers` is too small, or `plan` raises it.
     """
     root, size = Path(root), Size(*size)
     chosen = plan(world, layout, pictures=pictures, published_counts=published_counts)
     if min(size) < 8:
         raise BadInput(f"size {size} is too small for a picture of a person; at least 8x8")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise BadInput(f"'{root}' is not an empty folder; a generated world is written into a new one only")
+        raise BadInput(f"'{root}' is not an empty folder; a generated world needs a new or empty folder")
     if workers is not None and workers < 1:
-        raise BadInput(f"workers is {workers}, it must be at least 1")
+        raise BadInput(f"workers is {workers}; it must be at least 1")
     peopled = replace(world, identities=chosen.identities)
     mark = _mark(peopled, layout, size)
     chunks = [
@@ -262,7 +259,7 @@ def write_world(
 
 
 def _mark(world: World, layout: str, size: Size) -> str:
-    """What the world's folder says of itself, so that nobody takes its numbers for a real data set's."""
+    """The text of a file that marks the folder as generated, so that its numbers are not taken for real ones."""
     facts = {"generated": True, "layout": layout, "size": str(size), **asdict(world)}
     return json.dumps(facts, indent=2) + "\n"
 
@@ -272,23 +269,24 @@ def _usable_cores() -> int:
 
 
 def _each(chunks: list[tuple], workers: int) -> Iterator[int]:
-    """Write every chunk, here or in other processes."""
+    """Write all chunks, in this process or in several, and yield the number of pictures of each."""
     if min(workers, len(chunks)) <= 1:
         yield from map(_write_chunk, chunks)
         return
-    # Forked workers need not import anything again; elsewhere Python has to start afresh.
+    # A forked worker does not import anything again. Other systems must start a new Python.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    _write_warm()
+    _compile()
     with context.Pool(min(workers, len(chunks))) as pool:
         yield from pool.imap_unordered(_write_chunk, chunks)
 
 
-def _write_warm() -> None:
-    """Compile (or load) the ray caster once, before several processes would do so side by side."""
+def _compile() -> None:
+    """Compile (or load) the ray caster once, so that the worker processes do not all compile it."""
     render_person(World(1), 0, camera=1, modality=Modality.INFRARED, moment=0, size=(8, 8))
 
 
 def _write_chunk(chunk: tuple[Path, World, Size, tuple[layouts.Picture, ...]]) -> int:
+    """Render and write some pictures, and return their number."""
     root, world, size, taken = chunk
     for picture in taken:
         pixels = render_person(
@@ -299,7 +297,7 @@ def _write_chunk(chunk: tuple[Path, World, Size, tuple[layouts.Picture, ...]]) -
 
 
 def encoded(pixels: np.ndarray, name: str, modality: Modality) -> bytes:
-    """A picture file's bytes: JPEG with three channels, or BMP, greyscale where infrared; no metadata."""
+    """Encode a picture without metadata: as JPEG with three channels, or as BMP, which is greyscale for infrared."""
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     if name.endswith(".bmp"):
         (image.convert("L") if modality == Modality.INFRARED else image).save(buffer, "BMP")
@@ -311,22 +309,30 @@ def encoded(pixels: np.ndarray, name: str, modality: Modality) -> bytes:
 def contact_sheet(
     world: World, *, identities: int = 8, per_modality: int = 4, size: Size | tuple[int, int] = (192, 96)
 ) -> Image.Image:
-    """People in rows, visible pictures to the left, infrared ones to the right, each from another camera.
+    """Render an overview: one line of pictures per person, visible pictures left, infrared ones right.
+
+    Args:
+        world: the world.
+        identities: number of people.
+        per_modality: number of pictures per person and modality, each of another camera.
+        size: height and width of a picture.
 
     Raises:
         BadInput: the world has fewer identities.
     """
     if identities > world.identities:
-        raise BadInput(f"a contact sheet of {identities} identities needs a world of as many, not {world.identities}")
+        raise BadInput(
+            f"a contact sheet of {identities} identities needs a world of as many or more, not {world.identities}"
+        )
     height, width = size
     gap = max(2, width // 24)
     across = 2 * per_modality * (width + gap) + 3 * gap
     sheet = np.full((identities * (height + gap) + gap, across, 3), 255, dtype=np.uint8)
-    for row in range(identities):
+    for identity in range(identities):
         for column in range(2 * per_modality):
             modality = Modality(column // per_modality)
             camera = 1 + column % per_modality + per_modality * int(modality)
-            pixels = render_person(world, row, camera=camera, modality=modality, moment=row, size=size)
-            top, left = gap + row * (height + gap), gap + column * (width + gap) + 2 * gap * int(modality)
+            pixels = render_person(world, identity, camera=camera, modality=modality, moment=identity, size=size)
+            top, left = gap + identity * (height + gap), gap + column * (width + gap) + 2 * gap * int(modality)
             sheet[top : top + height, left : left + width] = pixels
     return Image.fromarray(sheet)

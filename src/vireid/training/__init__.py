@@ -1,1 +1,1 @@
-"""One loop, read top to bottom, and what it needs to be trusted: optimiser, checkpoint, journal, run directory."""
+"""The training loop, and what it needs: settings, optimiser, checkpoints, log, run directory, several processes."""

@@ -1,6 +1,6 @@
-"""Checkpoints that survive a killed process, a full disk and a hostile file.
+"""Checkpoints: safe against a killed process, a full disk and a malicious file.
 
-One file holds tensors, numbers and texts only, so that it can be read with `weights_only=True`.
+A checkpoint holds only tensors, numbers and texts, so that torch can read it with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from vireid.data.errors import BadInput
 
-FORMAT = "vireid-checkpoint-1"
+FORMAT = "vireid-checkpoint-2"
+FORMAT_1 = "vireid-checkpoint-1"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` so that `path` holds either the old or the new checkpoint whole, whatever happens meanwhile.
+    """Write a checkpoint. At every moment `path` holds the whole old one or the whole new one.
 
     Args:
         path: the file to replace.
         state: nested dicts and lists of tensors, numbers and texts.
 
     Raises:
-        BadInput: the disk is full or the folder cannot be written; the old checkpoint is untouched.
+        BadInput: the disk is full or the folder cannot be written; the old checkpoint is kept.
     """
     unfinished = path.with_name(path.name + ".unfinished")
     try:
@@ -44,11 +46,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save` wrote.
+    """Read a checkpoint that `save` wrote, in this version (format 2) or an older one (format 1, see `fitted`).
 
     Raises:
-        BadInput: no such file, or it is not a checkpoint of ours (cut short, another format, or a pickle that holds
-            more than tensors and numbers, which is never run).
+        BadInput: there is no such file, it is cut short or of another format, or it is a pickle that holds more than
+            tensors and numbers. Such a pickle is never executed.
     """
     if not path.is_file():
         raise BadInput(f"no checkpoint at {path}")
@@ -57,19 +59,51 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, OSError, KeyError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise BadInput(f"{path} is not a vireid checkpoint, or was cut short ({reason})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise BadInput(f"{path} is not a vireid checkpoint (format {FORMAT})")
+    if not isinstance(state, dict) or state.get("format") not in (FORMAT, FORMAT_1):
+        raise BadInput(f"{path} is not a vireid checkpoint (format {FORMAT} or {FORMAT_1})")
     return state
 
 
-def random_states() -> dict[str, Any]:
-    """The state of every global random stream of this process.
+def fitted(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+    """A checkpoint with the names that this version uses.
 
-    Batches and augmentation do not depend on these (they are functions of seed, epoch and step); dropout, and whatever
-    a recipe draws without a generator, do.
+    In format 1, the stems, stages and neck of AGW and PECA had names without the prefix `encoder.`, WRIM-Net had a
+    buffer that only counted, and the optimiser's group `trunk` was `backbone`. A checkpoint of format 2 is returned as
+    it is.
+
+    Args:
+        state: from `load`.
+        network: the network that the weights are for.
+
+    Raises:
+        KeyError: the checkpoint has no weights.
+    """
+    if state["format"] != FORMAT_1:
+        return state
+    known = network.state_dict().keys()
+    weights = {
+        f"encoder.{name}" if name not in known and f"encoder.{name}" in known else name: value
+        for name, value in state["model"].items()
+        if name != "anchors_skipped"
+    }
+    upgraded = {**state, "format": FORMAT, "model": weights}
+    if "optimiser" in state:  # best.pt has none
+        groups = [
+            {**group, "name": "trunk" if group["name"] == "backbone" else group["name"]}
+            for group in state["optimiser"]["param_groups"]
+        ]
+        upgraded["optimiser"] = {**state["optimiser"], "param_groups": groups}
+    return upgraded
+
+
+def random_states() -> dict[str, Any]:
+    """The states of the global random number generators of this process: Python, NumPy, torch, and CUDA if present.
+
+    Batches and augmentation do not depend on these states, because they are functions of (seed, epoch, step). Dropout
+    depends on them, and so does everything that a recipe draws without a generator.
     """
     version, words, position = random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 the legacy global stream is what third-party code uses
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 the third-party code uses the legacy global generator
     states: dict[str, Any] = {
         "python": [version, torch.tensor(words, dtype=torch.int64), position],
         "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
@@ -81,7 +115,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put every global random stream back where `random_states` found it."""
+    """Set the global random number generators to the states that `random_states` returned."""
     version, words, position = states["python"]
     random.setstate((version, tuple(words.tolist()), position))
     kind, keys, *rest = states["numpy"]
@@ -92,7 +126,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; a no-op where folders cannot be opened."""
+    """Flush a folder to disk, so that the rename in it survives a power cut. Does nothing except on POSIX systems."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

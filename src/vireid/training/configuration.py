@@ -1,46 +1,195 @@
-"""Configurations are frozen dataclasses; here they meet text: `--set a.b=value` and a run's JSON.
+"""Configurations as text and as JSON: for `--set`, for `run.json`, and for `vireid fields`.
 
-A field may be a value, a nested dataclass, or a choice between dataclasses and None (a swapped part or an absent term).
+A configuration is an instance of a settings class (`vireid.data.settings`). A field holds a value, another settings
+instance (a part), or a choice between parts and None. Some classes of parts are marked as `flat`, for example
+`vireid.training.settings.Training`. Paths do not name such a part: `epochs=3`, not `training.epochs=3`.
 """
 
 from __future__ import annotations
 
-import types
+import contextlib
+import inspect
+import json
+import re
 import typing
-from collections.abc import Iterable
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Annotated, Any, TypeVar
 
 from vireid.data.errors import BadInput, unknown
+from vireid.data.settings import Note, alternatives, hints, in_words, note, parts_of, read_note
 from vireid.data.size import Size
 
 Config = TypeVar("Config")
 
+# --- text and values to a configuration -------------------------------------------------------------------------------
 
-def with_fields(config: Config, assignments: Iterable[str]) -> Config:
-    """A copy of `config` in which fields named by dotted paths have new values.
+
+def with_fields(config: Config, assignments: Iterable[str] | Mapping[str, Any]) -> Config:
+    """A copy of `config` in which the fields named by dotted paths have new values.
 
     Args:
-        config: a dataclass instance, possibly nested.
+        config: an instance of a settings class.
         assignments: texts such as `epochs=3`, `size=128x64`, `exchange=null`, `exchange.grey=false`,
-            `schedule.milestones=[20,50]`. Values are read as YAML and checked against the field's type.
+            `schedule.milestones=[20,50]`, with values in YAML; or a mapping from path to value, where a value may be
+            text as well.
 
     Raises:
-        BadInput: no `=`, an unknown field (names the choices), a value of the wrong type.
+        BadInput: no `=`, an unknown field, or a value of a wrong type; the sentence names the choices.
     """
+    for path, value in _pairs(assignments):
+        config = _assigned(config, full_path(config, path), value, path)
+    return config
+
+
+def _pairs(assignments: Iterable[str] | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    if isinstance(assignments, Mapping):
+        yield from ((str(path), value) for path, value in assignments.items())
+        return
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
         if not equals or not path.strip():
             raise BadInput(f"'{assignment}' is not FIELD=VALUE, such as epochs=3 or size=128x64")
-        expected = _expected_type(config, path.strip())
-        config = _assign(config, path.strip(), value.strip(), expected)
-    return config
+        yield path.strip(), value.strip()
+
+
+def as_assignments(given: Iterable[str] | Mapping[str, Any]) -> tuple[str, ...]:
+    """The assignments of `with_fields` as texts for `--set`.
+
+    >>> as_assignments({"epochs": 2, "size": "96x48", "exchange": None, "schedule.milestones": [10, 15]})
+    ('epochs=2', 'size=96x48', 'exchange=null', 'schedule.milestones=[10, 15]')
+    """
+    if not isinstance(given, Mapping):
+        return tuple(given)
+    return tuple(text for path, value in given.items() for text in _texts(str(path), value))
+
+
+def _texts(path: str, value: Any) -> Iterator[str]:
+    if is_dataclass(value):
+        yield f"{path}={type(value).__name__}"
+        for f in fields(value):
+            yield from _texts(f"{path}.{f.name}", getattr(value, f.name))
+    else:
+        yield f"{path}={value if isinstance(value, (str, Size)) else json.dumps(value)}"
+
+
+def full_path(config: Any, path: str) -> str:
+    """The path, with the name of the flat part in front if the field belongs to it: `epochs` → `training.epochs`.
+
+    Raises:
+        BadInput: a name in the path is not a field; the sentence lists the fields at this place.
+    """
+    parts = path.split(".")
+    kinds: tuple[Any, ...] = (type(config),)
+    for depth, name in enumerate(parts):
+        here = [kind for kind in kinds if is_dataclass(kind)]
+        if not here:
+            raise BadInput(f"field '{'.'.join(parts[:depth])}' has no fields of its own, so '{path}' cannot be set")
+        known = {field: hint for kind in here for field, hint in _flattened(kind).items()}  # type: ignore[arg-type]
+        if name not in known:
+            prefix = parts[:depth]
+            raise unknown("field", ".".join([*prefix, name]), [".".join([*prefix, choice]) for choice in known])
+        kinds = alternatives(known[name])
+    flat = _flat(type(config))
+    return path if flat is None or parts[0] in hints(type(config)) else f"{flat}.{path}"
+
+
+def _flat(kind: type) -> str | None:
+    """The name of the flat part of a settings class, if it has one."""
+    return next((name for name, hint in hints(kind).items() if getattr(hint, "flat", False)), None)
+
+
+def _flattened(kind: type) -> dict[str, Any]:
+    """Field name → annotation, including the fields of a flat part."""
+    own, flat = dict(hints(kind)), _flat(kind)
+    return own if flat is None else {**hints(own.pop(flat)), **own}
+
+
+def _assigned(config: Any, path: str, value: Any, shown: str) -> Any:
+    """A copy of `config` with one field changed; `shown` is the path as the user wrote it."""
+    name, dot, rest = path.partition(".")
+    hint = hints(type(config))[name]
+    if not dot:
+        return replace(config, **{name: _read(hint, value, shown)})
+    inner, first = getattr(config, name), rest.partition(".")[0]
+    if not is_dataclass(inner) or first not in hints(type(inner)):  # type: ignore[arg-type]
+        # The field holds None, or another part: setting a field of one part chooses that part, at its defaults.
+        inner = next(kind for kind in parts_of(hint).values() if first in hints(kind))()
+    return replace(config, **{name: _assigned(inner, rest, value, shown)})
+
+
+def _read(hint: Any, value: Any, shown: str) -> Any:
+    """One value of a field with this annotation, from text or from Python."""
+    parts = parts_of(hint)
+    if isinstance(value, str) and value in parts:
+        return parts[value]()
+    if parts and type(value) in parts.values():
+        return value
+    if Size in alternatives(hint):
+        try:
+            return Size.parse(value)
+        except BadInput as error:
+            raise BadInput(f"field '{shown}': {error}") from None
+    if not isinstance(value, str) or hint is str or value in _words(hint):
+        return _checked(hint, value, shown)
+    import yaml
+
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise _refused(hint, value, shown) from None
+    if isinstance(read, str):  # YAML 1.1 reads 3e-4, which has no point, as text
+        with contextlib.suppress(ValueError):
+            read = float(read) if _takes_number(hint) else read
+    return _checked(hint, read, shown, value)
+
+
+def _takes_number(hint: Any) -> bool:
+    """Whether some alternative of an annotation is a float, with or without a range."""
+    bare = [typing.get_args(one)[0] if typing.get_origin(one) is Annotated else one for one in alternatives(hint)]
+    return float in bare and str not in bare
+
+
+def _words(hint: Any) -> set[str]:
+    """The texts that an annotation takes as they are; YAML would read `off` as false."""
+    literals = (member for member in alternatives(hint) if typing.get_origin(member) is typing.Literal)
+    return {word for literal in literals for word in typing.get_args(literal) if isinstance(word, str)}
+
+
+def _checked(hint: Any, value: Any, shown: str, given: Any = None) -> Any:
+    """The value if the annotation allows it; lists become tuples. `given` is what the user wrote, for the sentence."""
+    given = value if given is None else given
+    import pydantic
+
+    from vireid.data.settings import STRICT
+
+    if any(isinstance(kind, type) and is_dataclass(kind) for kind in alternatives(hint)):
+        if value is None and type(None) in alternatives(hint):
+            return None
+        raise _refused(hint, given, shown)
+    try:
+        # JSON rather than Python values: pydantic's strict mode then takes a list for a tuple, and nothing else new.
+        return pydantic.TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value))
+    except (pydantic.ValidationError, TypeError, ValueError):
+        raise _refused(hint, given, shown) from None
+
+
+def _refused(hint: Any, value: Any, shown: str) -> BadInput:
+    return BadInput(f"field '{shown}' cannot be '{value}'; it takes {in_words(hint)}")
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
 
 
 def to_json(value: Any) -> Any:
-    """A configuration as JSON values; each dataclass carries its name under `type`."""
+    """A configuration as JSON values. `type` is the name of each part's class; the fields of a flat part are merged."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        flat = _flat(type(value))
+        found = {"type": type(value).__name__}
+        for f in fields(value):
+            inner = to_json(getattr(value, f.name))
+            found |= {k: v for k, v in inner.items() if k != "type"} if f.name == flat else {f.name: inner}
+        return found
     if isinstance(value, Size):
         return str(value)
     if isinstance(value, (tuple, list)):
@@ -48,137 +197,115 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def from_json(kind: type[Config], stored: dict[str, Any]) -> Config:
+def from_json(kind: type[Config], stored: Mapping[str, Any], prefix: str = "") -> Config:
     """The configuration that `to_json` wrote.
 
     Raises:
-        BadInput: a field that `kind` does not have, or a type name that none of its fields allows; both happen when a
-            run was made by another version.
+        BadInput: a field is missing, unknown or of a wrong type, or names a part that is not a choice. All of these
+            happen when a run was made by another version; nothing is filled in.
     """
-    hints = typing.get_type_hints(kind)
+    own, flat = hints(kind), _flat(kind)
+    known = _flattened(kind)
     values: dict[str, Any] = {}
-    for name, value in stored.items():
-        if name == "type":
-            continue
-        if name not in hints:
-            raise unknown(f"field of {kind.__name__} in this run", name, hints)
-        values[name] = _from_json_value(hints[name], value, name)
+    for name in stored:
+        if name != "type" and name not in known:
+            raise unknown(f"field of {kind.__name__} in this run", f"{prefix}{name}", known)
+    if missing := [name for name in known if name not in stored]:
+        raise BadInput(f"this run has no field '{prefix}{missing[0]}'; another version of vireid made it")
+    if flat is not None:
+        values[flat] = from_json(own[flat], {name: stored[name] for name in hints(own[flat])}, prefix)
+    for name, hint in own.items():
+        if name != flat:
+            values[name] = _from_json_value(hint, stored[name], f"{prefix}{name}")
     return kind(**values)
 
 
+def _from_json_value(hint: Any, value: Any, path: str) -> Any:
+    parts = parts_of(hint)
+    if isinstance(value, dict):
+        if value.get("type") not in parts:
+            raise unknown(f"choice for field '{path}'", str(value.get("type")), parts)
+        return from_json(parts[value["type"]], value, f"{path}.")
+    if Size in alternatives(hint) and isinstance(value, str):
+        return Size.parse(value)
+    return _checked(hint, value, path)
+
+
 def differences(before: Any, after: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Fields in which two configurations differ, as dotted path → (before, after), JSON values."""
+    """The fields in which two configurations differ, as path → (before, after) in JSON values."""
     if type(before) is type(after) and is_dataclass(before):
         found: dict[str, tuple[Any, Any]] = {}
+        flat = _flat(type(before))
         for f in fields(before):
-            found |= differences(getattr(before, f.name), getattr(after, f.name), f"{prefix}{f.name}.")
+            inner = prefix if f.name == flat else f"{prefix}{f.name}."
+            found |= differences(getattr(before, f.name), getattr(after, f.name), inner)
         return found
     return {} if before == after else {prefix.rstrip("."): (to_json(before), to_json(after))}
 
 
-def _from_json_value(hint: Any, value: Any, name: str) -> Any:
-    if isinstance(value, dict):
-        kinds: dict[str, Any] = {k.__name__: k for k in _alternatives(hint) if isinstance(k, type) and is_dataclass(k)}
-        if value.get("type") not in kinds:
-            raise unknown(f"choice for field '{name}'", str(value.get("type")), kinds)
-        return from_json(kinds[value["type"]], value)
-    if isinstance(value, list):
-        return tuple(_from_json_value(hint, item, name) for item in value)
-    if Size in _alternatives(hint) and isinstance(value, str):
-        return Size.parse(value)
-    return value
+# --- descriptions of fields -------------------------------------------------------------------------------------------
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the one type itself."""
-    return (
-        typing.get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else (hint,)
-    )
+@dataclass(frozen=True)
+class Field:
+    """The description of one field of a configuration.
 
-
-def _expected_type(config: Any, path: str) -> Any:
-    """The type annotation at the end of a dotted path.
-
-    Raises:
-        BadInput: some name on the way is not a field; the sentence lists the fields there.
+    Attributes:
+        path: what `--set` takes.
+        takes: type, range and choices in words.
+        default: the value in this configuration, as JSON; None where the field belongs to a part that is not chosen.
+        source: where the value comes from: `paper, section 4.1`, `code`, `not stated`, `ours`.
+        meaning: what the field does, and the reason for the value.
+        part: the class of the part that the field belongs to; empty at the top.
+        chosen: whether that part is the one in this configuration.
     """
-    kinds: tuple[Any, ...] = (type(config),)
-    hint: Any = type(config)
-    for depth, name in enumerate(parts := path.split(".")):
-        here = [kind for kind in kinds if is_dataclass(kind)]
-        if not here:
-            raise BadInput(f"field '{'.'.join(parts[:depth])}' has no fields of its own, so '{path}' cannot be set")
-        hints = {field: hint for kind in here for field, hint in typing.get_type_hints(kind).items()}
-        if name not in hints:
-            raise unknown(
-                "field", ".".join(parts[: depth + 1]), [".".join([*parts[:depth], choice]) for choice in hints]
-            )
-        hint = hints[name]
-        kinds = _alternatives(hint)
-    return hint
+
+    path: str
+    takes: str
+    default: Any
+    source: str
+    meaning: str
+    part: str = ""
+    chosen: bool = True
 
 
-def _assign(config: Any, path: str, value: str, expected: Any, full: str = "") -> Any:
-    """A copy of `config` with one field changed; `full` is the whole path, for the sentence."""
-    full = full or path
-    name, dot, rest = path.partition(".")
-    if dot:
-        inner = getattr(config, name)
-        if not is_dataclass(inner) or rest.partition(".")[0] not in {f.name for f in fields(inner)}:
-            # The field holds None, or another alternative: setting a field of one chooses that one, at its defaults.
-            kinds: tuple[Any, ...] = _alternatives(typing.get_type_hints(type(config))[name])
-            inner = next(k for k in kinds if rest.partition(".")[0] in getattr(k, "__dataclass_fields__", ()))()
-        return replace(config, **{name: _assign(inner, rest, value, expected, full)})
-
-    if (choice := _dataclass_named(expected, value)) is not None:
-        return replace(config, **{name: choice()})
-    from jsonargparse import ArgumentParser  # 80 ms, and only commands with --set need it
-    from jsonargparse.typing import register_type
-
-    register_type(Size, serializer=str, deserializer=Size.parse, fail_already_registered=False)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=expected)
-    try:
-        return replace(config, **{name: parser.parse_args([f"--value={value}"]).value})
-    except BadInput as error:
-        raise error from None
-    except Exception as error:  # jsonargparse lets whatever a type's own parser raised through
-        raise BadInput(f"field '{full}' cannot be '{value}'; it takes {_in_words(expected)}") from error
+def describe(config: Any) -> list[Field]:
+    """Every field that `--set` takes, including the fields of parts that are not chosen."""
+    return list(_described(type(config), config, "", ""))
 
 
-def _dataclass_named(expected: Any, value: str) -> type | None:
-    return next((kind for kind in _alternatives(expected) if is_dataclass(kind) and kind.__name__ == value), None)  # type: ignore[return-value]
+def _described(kind: type, value: Any, prefix: str, part: str, overrides: Mapping[str, Note] = {}) -> Iterator[Field]:
+    chosen = value is not None
+    for name, hint in hints(kind).items():
+        inner = getattr(value, name) if chosen else None
+        if name == _flat(kind):
+            text = kind.__pydantic_fields__[name].description or ""  # type: ignore[attr-defined]
+            yield from _described(hint, inner, prefix, part, _notes_by_name(text, kind.__name__))
+            continue
+        told = overrides.get(name) or note(kind, name)
+        stored = to_json(inner)
+        default = stored["type"] if isinstance(stored, dict) else stored
+        path = f"{prefix}{name}"
+        yield Field(path, _takes(hint), default, told.source, told.meaning, part, chosen)
+        for word, alternative in parts_of(hint).items():
+            held = inner if type(inner) is alternative else None
+            yield from _described(alternative, held, f"{path}.", word)
 
 
-def _in_words(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return " or ".join(_in_words(part) for part in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"a list such as [20, 50] of {_in_words(typing.get_args(hint)[0]).removeprefix('a ')}s"
-    if hint is Size:
-        return "HEIGHTxWIDTH in pixels, such as 384x144"
-    if is_dataclass(hint):
-        return f"{hint.__name__} (fields: {', '.join(f.name for f in fields(hint))})"  # type: ignore[union-attr]
-    return words.get(hint, str(hint))
+def _takes(hint: Any) -> str:
+    """As `in_words`, but a part is named without its fields, because they have lines of their own."""
+    return " or ".join(member.__name__ if is_dataclass(member) else in_words(member) for member in alternatives(hint))  # type: ignore[union-attr]
 
 
-def check_common_fields(config: Any) -> None:
-    """Check the fields that every recipe has, where a wrong value would only show much later.
+def _notes_by_name(text: str, where: str) -> dict[str, Note]:
+    """The notes that a recipe gives for the fields of a flat part: where each of its own values comes from.
 
-    Raises:
-        BadInput: a count below 1, or a rate out of range.
+    Each entry begins at the left margin with the names it is about: `epochs, size: paper, section 4.1: …`. Lines that
+    go on are indented.
     """
-    counts = ("epochs", "identities_per_batch", "visible_per_identity", "infrared_per_identity", "epoch_length")
-    for name in counts:
-        value = getattr(config, name)
-        if isinstance(value, int) and value < 1:
-            raise BadInput(f"field '{name}' is {value}; it takes a whole number of 1 or more")
-    if config.seed < 0:
-        raise BadInput(f"field 'seed' is {config.seed}; it takes a whole number of 0 or more")
-    if config.gradient_clip is not None and not config.gradient_clip > 0:
-        raise BadInput(f"field 'gradient_clip' is {config.gradient_clip}; it takes a number above 0, or null")
+    found: dict[str, Note] = {}
+    for entry in re.split(r"\n(?=\S)", inspect.cleandoc(text)):
+        names, colon, said = entry.partition(": ")
+        if colon:
+            found |= dict.fromkeys(re.split(r",\s*", names), read_note(said, f"{where}, {names}"))
+    return found

@@ -1,11 +1,13 @@
-"""Several processes that train one network as one process would: one batch, one normalisation, one voice.
+"""Data-parallel training in several processes, with the same result as one process with the whole batch.
 
-A launcher (torchrun, SLURM with torchrun, accelerate) starts them; here they find each other, see each other's rows and
-agree on what went wrong. Everything here does nothing, or the ordinary thing, in a process that is alone.
+A launcher (torchrun, SLURM with torchrun, accelerate) starts the processes. This module connects them, all-gathers
+samples, synchronises batch normalisation, and makes all processes stop if one of them meets a mistake. In a process
+that runs alone every function does nothing, or what its name says for one process.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -23,64 +25,84 @@ from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 
 # How long one process may work while the others wait: features of all pictures, evaluation, a checkpoint.
-PATIENCE = timedelta(hours=6)
+TIMEOUT = timedelta(hours=6)
 
 Value = TypeVar("Value")
 
 
 def begin() -> PartialState:
-    """Find the other processes of this run, if a launcher started several.
+    """Connect the processes of this run, if a launcher started several. Further calls return the same state.
 
     Returns:
         accelerate's state: `process_index`, `num_processes`, `is_main_process`, `is_local_main_process`.
     """
-    return PartialState(cpu=on_cpu())
+    state = PartialState(cpu=on_cpu())
+    if is_distributed():
+        atexit.unregister(end)
+        atexit.register(end)
+    return state
+
+
+def end() -> None:
+    """Close the connections to the other processes, if there are any. A process that has begun calls it when it exits.
+
+    Threads of the process group that still run when the interpreter exits can abort the process.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _cpu_group.cache_clear()
+        torch.distributed.destroy_process_group()
 
 
 def on_cpu() -> bool:
-    """Whether accelerate has to be told that these are processes without GPUs; it would take each for alone."""
+    """Whether several processes run without GPUs. accelerate has to be told, or it treats each as the only one."""
     return int(os.environ.get("LOCAL_RANK", "-1")) >= 0 and not torch.cuda.is_available()
 
 
-def several() -> bool:
-    """Whether this process is one of several."""
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return there and _world() > 1
+def is_distributed() -> bool:
+    """Whether this process is one of several that are connected."""
+    connected = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return connected and _world_size() > 1
 
 
-def _world() -> int:
+def _world_size() -> int:
     return torch.distributed.get_world_size()
 
 
-# --- one batch --------------------------------------------------------------------------------------------------------
+# --- samples of all processes -----------------------------------------------------------------------------------------
 
 
-def whole_batch(*columns: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The rows of every process, in process order; alone, the rows as they are.
+def all_gather(*columns: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The samples of all processes, in the order of ranks. Alone, the samples as they are.
 
-    Losses that compare rows with each other see the whole batch this way. Gradients flow back to the process that a
-    row came from. Every process then computes the same loss and the wrapper around the network averages gradients over
-    processes, which together gives the gradient that one process with the whole batch would have.
+    A loss that compares samples with each other needs the whole batch. Gradients flow back to the process that owns the
+    sample. Each process computes the same loss, and the wrapper around the network averages gradients over processes.
+    Together this is the gradient that one process with the whole batch would have.
 
-    A mean over rows needs none of this as long as every process has as many of them.
+    A mean over samples does not need this function if all processes have the same number of samples.
 
     Args:
         columns: tensors with the same first dimension N on every process, e.g. features (N×D), identity (N).
 
     Returns:
-        The same columns with first dimension N × processes.
+        The same columns with first dimension N × world size.
     """
-    if not several():
+    if not is_distributed():
         return columns
-    return tuple(_Gather.apply(column) for column in columns)  # type: ignore[return-value]
+    return tuple(_AllGather.apply(column) for column in columns)  # type: ignore[return-value]
 
 
-class _Gather(torch.autograd.Function):
-    """Everybody's rows; what everybody's losses want of a row goes back, summed, to the process it came from."""
+class _AllGather(torch.autograd.Function):
+    """All-gather with a gradient.
+
+    The gradient of a sample is summed over all processes and returned to the process that owns the sample.
+
+    `torch.distributed.nn.functional.all_gather` does the same, and is as fast (measured: gloo, 2 and 4 processes). But
+    torch 2.13 deprecates it: each process would print a FutureWarning. Its successor is in a private module of torch.
+    """
 
     @staticmethod
     def forward(ctx: Any, column: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        parts = [torch.empty_like(column, memory_format=torch.contiguous_format) for _ in range(_world())]
+        parts = [torch.empty_like(column, memory_format=torch.contiguous_format) for _ in range(_world_size())]
         torch.distributed.all_gather(parts, column.contiguous())
         return torch.cat(parts)
 
@@ -88,31 +110,37 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         total = gradients[0].contiguous().clone()
         torch.distributed.all_reduce(total)
-        return total.chunk(_world())[torch.distributed.get_rank()]
+        return total.chunk(_world_size())[torch.distributed.get_rank()]
 
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor of one shape on every process, without a gradient; the same bits on each."""
-    if not several():
+    """The mean over processes of a tensor, which has one shape on all of them. No gradient; equal bits everywhere."""
+    if not is_distributed():
         return values.detach()
     total = values.detach().clone()
     torch.distributed.all_reduce(total)
-    return total / _world()
+    return total / _world_size()
 
 
-# --- one normalisation ------------------------------------------------------------------------------------------------
+# --- batch normalisation ----------------------------------------------------------------------------------------------
 
 
-def synchronise_normalisation(network: nn.Module) -> None:
-    """Let every batch normalisation in `network` use the statistics of all processes' rows.
+def synchronise_normalisation(network: nn.Module, device_type: str = "cpu") -> None:
+    """Let every batch normalisation in `network` use the statistics of the samples of all processes.
 
-    Parameters and buffers stay the same objects under the same names: optimisers, checkpoints and the modules' own
-    switches (`training`, `track_running_stats`) notice nothing.
+    Parameters and buffers stay the same objects under the same names, so optimisers and checkpoints are not affected.
+
+    On CUDA this is `torch.nn.SyncBatchNorm`, which refuses other devices; they get `SynchronisedBatchNorm`. The tests
+    cover the conversion for CUDA, but not a training step with several GPUs.
 
     Args:
-        network: changed in place; not itself a batch normalisation.
+        network: changed in place; it must not be a batch normalisation itself.
+        device_type: the type of the device that the network computes on, e.g. `cpu` or `cuda`.
     """
-    made: dict[nn.Module, nn.Module] = {}  # a module may stand in two places, and then has to be one in both
+    if device_type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
+    made: dict[nn.Module, nn.Module] = {}  # a module that stands in two places must become one module again
     for module in list(network.modules()):
         for name, child in module._modules.items():
             if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
@@ -127,10 +155,11 @@ def _synchronised(norm: nn.modules.batchnorm._BatchNorm) -> SynchronisedBatchNor
 
 
 class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the rows of all processes, on CPU and GPU (torch's own is for GPUs only).
+    """Batch normalisation over the samples of all processes, on any device (torch's own refuses CPUs).
 
-    Ioffe and Szegedy (ICML 2015). Processes may have different numbers of rows, and none. Running statistics are what
-    one process with all rows would keep. All processes have to call it equally often and in the same order.
+    Ioffe and Szegedy (ICML 2015). Processes may have different numbers of samples, also none. The running statistics
+    are those that one process with all samples would keep. All processes must call it equally often and in the same
+    order.
     """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -141,14 +170,14 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """N×C×… to the same shape.
 
         Raises:
-            ValueError: there is only one value per channel to normalise, over all processes.
+            ValueError: over all processes there is only one value per channel.
         """
         by_batch = self.training or self.running_mean is None
-        if not (by_batch and several()):
+        if not (by_batch and is_distributed()):
             return super().forward(input)
         self._check_input_dim(input)
-        rows = input if input.dtype == torch.float64 else input.float()
-        mean, variance, count = _statistics_everywhere(rows.detach())
+        samples = input if input.dtype == torch.float64 else input.float()
+        mean, variance, count = _statistics_of_all(samples.detach())
         if count < 2:
             raise ValueError(f"batch normalisation needs more than one value per channel, not {int(count)}")
         if self.training and self.track_running_stats:
@@ -165,19 +194,19 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
 
 
-def _statistics_everywhere(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and biased variance per channel over the rows of all processes, and how many values each is over.
+def _statistics_of_all(samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and biased variance per channel over the samples of all processes, and the number of values per channel.
 
-    One exchange: each process sends its count, means and variances, and all put them together by the rule of Chan,
-    Golub and LeVeque (1979), which does not subtract large squares from each other.
+    One all-gather: each process sends its count, means and variances. All combine them by the rule of Chan, Golub and
+    LeVeque (1979), which does not subtract large squares from each other.
     """
-    channels = rows.shape[1]
-    own = rows.new_zeros(2 * channels + 1)
-    if rows.numel():
-        variance, mean = torch.var_mean(rows, dim=_all_but_channels(rows), correction=0)
-        own = torch.cat((mean, variance, rows.new_full((1,), rows.numel() // channels)))
-    (everyone,) = whole_batch(own[None])
-    means, variances, counts = everyone[:, :channels], everyone[:, channels:-1], everyone[:, -1:]
+    channels = samples.shape[1]
+    own = samples.new_zeros(2 * channels + 1)
+    if samples.numel():
+        variance, mean = torch.var_mean(samples, dim=_all_but_channels(samples), correction=0)
+        own = torch.cat((mean, variance, samples.new_full((1,), samples.numel() // channels)))
+    (gathered,) = all_gather(own[None])
+    means, variances, counts = gathered[:, :channels], gathered[:, channels:-1], gathered[:, -1:]
     count = counts.sum()
     mean = (counts * means).sum(0) / count
     variance = (counts * (variances + (means - mean).square())).sum(0) / count
@@ -185,7 +214,7 @@ def _statistics_everywhere(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 class _Normalise(torch.autograd.Function):
-    """`y = w (x - μ) / √(σ² + ε) + b` whose gradient knows that μ and σ² come from all processes' rows."""
+    """`y = w (x - μ) / √(σ² + ε) + b`, with the gradient for μ and σ² that depend on the samples of all processes."""
 
     @staticmethod
     def forward(ctx: Any, x, mean, variance, count, weight, bias, eps):  # type: ignore[override]
@@ -202,10 +231,10 @@ class _Normalise(torch.autograd.Function):
         centred = x.to(mean.dtype) - mean.view(shape)
         along_bias = given.sum(dims)
         along_weight = (given * centred).sum(dims) * scale
-        everywhere = torch.stack((along_bias, along_weight))
-        torch.distributed.all_reduce(everywhere)
-        constant, slope = everywhere / count
-        # dx = w/σ (dy - mean(dy) - x̂ mean(dy x̂)), the means over all processes' rows
+        total = torch.stack((along_bias, along_weight))
+        torch.distributed.all_reduce(total)
+        constant, slope = total / count
+        # dx = w/σ (dy - mean(dy) - x̂ mean(dy x̂)), with means over the samples of all processes
         inner = centred.mul_((slope * scale).view(shape)).add_(constant.view(shape))
         factor = scale if weight is None else scale * weight.to(scale.dtype)
         dx = (given - inner).mul_(factor.view(shape)).to(x.dtype)
@@ -213,60 +242,60 @@ class _Normalise(torch.autograd.Function):
         return dx, None, None, None, along_weight if wanted[4] else None, along_bias if wanted[5] else None, None
 
 
-def _all_but_channels(rows: torch.Tensor) -> list[int]:
-    return [0, *range(2, rows.ndim)]
+def _all_but_channels(samples: torch.Tensor) -> list[int]:
+    return [0, *range(2, samples.ndim)]
 
 
-# --- one voice --------------------------------------------------------------------------------------------------------
+# --- mistakes and messages --------------------------------------------------------------------------------------------
 
 
-class Agreed(BadInput):
-    """A mistake that all processes know of, so that one of them can speak for all."""
+class SharedMistake(BadInput):
+    """A mistake that all processes raise together, so that one of them can report it."""
 
 
 @contextlib.contextmanager
-def agreed() -> Iterator[None]:
-    """A block in which any process may find a mistake; then all of them raise it, and none waits for ever.
+def raise_together() -> Iterator[None]:
+    """If one process raises BadInput in this block, all processes raise it after the block.
 
-    All processes have to come to it. It also makes them wait for the slowest.
+    All processes must enter the block. At its end, each waits for the slowest.
 
     Raises:
-        BadInput: what the first process that found a mistake said.
+        BadInput: the message of the first process, by rank, that raised one.
     """
     mistake = None
     try:
         yield
     except BadInput as error:
-        if not several():
+        if not is_distributed():
             raise
         mistake = error
-    if several():
-        _exchange(mistake, 0)
+    if is_distributed():
+        _raise_or_compare(mistake, 0)
 
 
-def first_on_each_machine(make: Callable[[], Value]) -> Value:
-    """What `make` gives, made by one process of each machine before the others: it may have to download something.
+def local_main_process_first(make: Callable[[], Value]) -> Value:
+    """The result of `make`. One process of each machine calls it before the others: it may download files.
 
     Raises:
-        BadInput: as in `agreed`.
+        BadInput: as in `raise_together`.
     """
     made: list[Value] = []
     for turn in (True, False):
-        with agreed():
+        with raise_together():
             if begin().is_local_main_process is turn:
                 made.append(make())
     return made[0]
 
 
-def in_step(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches, one on each process at a time; what a loader of one process cannot read stops all.
+def synchronised(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of this process, each checked against those of the other processes.
 
     Raises:
-        BadInput: as in `agreed`.
-        ValueError: processes have rows of different modalities, or one has no more batches. A modality's own layers
-            would then wait for the others for ever.
+        BadInput: the loader of some process raised one; see `raise_together`.
+        ValueError: processes have samples of different modalities, or different numbers of batches. The layers that
+            belong to one modality would wait for the other processes for ever.
     """
-    if not several():
+    if not is_distributed():
         yield from batches
         return
     source = iter(batches)
@@ -277,68 +306,73 @@ def in_step(batches: Iterable[Batch]) -> Iterator[Batch]:
         except BadInput as error:
             mistake = error
         kinds = batch.modality.unique().tolist() if batch is not None else []
-        if not _exchange(mistake, sum(1 << kind for kind in kinds)):
+        if not _raise_or_compare(mistake, sum(1 << kind for kind in kinds)):
             raise ValueError(
-                f"processes have rows of different modalities in one step (here {kinds}), or not equally many steps"
+                f"processes have samples of different modalities in one step (here {kinds}), or different numbers of "
+                "steps"
             )
         if batch is None:
             return
         yield batch
 
 
-def _exchange(mistake: BadInput | None, code: int) -> bool:
-    """Raise the first mistake any process has; otherwise say whether `code` is the same on all of them."""
+def _raise_or_compare(mistake: BadInput | None, code: int) -> bool:
+    """Raise the first mistake of any process. Without one, return whether `code` is equal on all processes."""
     found = torch.tensor([int(mistake is not None), code, -code])
-    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=_channel())
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=_cpu_group())
     failed, largest, smallest = found.tolist()
     if failed:
-        raise Agreed(next(said for said in gathered(mistake and str(mistake)) if said)) from mistake
+        raise SharedMistake(next(said for said in gather_objects(mistake and str(mistake)) if said)) from mistake
     return largest == -smallest
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
-    """Around a whole run: of several processes with the same mistake only the main one raises it.
+def main_process_speaks() -> Iterator[None]:
+    """Around a whole run: only the main process raises a mistake that all processes share.
 
-    The others end with exit code 2 after the main process has ended: a launcher stops everybody as soon as the first
-    one fails, and the sentence should be out by then.
+    The other processes wait until the main process has exited, and then exit with code 2. A launcher stops all
+    processes when the first one fails, so the main process must have printed its message by then.
     """
     try:
         yield
-    except Agreed:
-        if not several() or torch.distributed.get_rank() == 0:
+    except SharedMistake:
+        if not is_distributed() or torch.distributed.get_rank() == 0:
             raise
-        with contextlib.suppress(RuntimeError):  # what waiting for a process that has gone ends in
-            torch.distributed.barrier(group=_channel())
+        with contextlib.suppress(RuntimeError):  # the barrier fails when the main process closes its connections
+            torch.distributed.barrier(group=_cpu_group())
         raise SystemExit(2) from None
+    except BaseException:
+        # The other processes may not know of this mistake. Closing the connections could wait for them.
+        atexit.unregister(end)
+        raise
 
 
-def gathered(value: Value) -> list[Value]:
-    """Every process's value, in process order."""
-    if not several():
+def gather_objects(value: Value) -> list[Value]:
+    """The values of all processes, in the order of ranks."""
+    if not is_distributed():
         return [value]
-    found: list[Any] = [None] * _world()
-    torch.distributed.all_gather_object(found, value, group=_channel())
+    found: list[Any] = [None] * _world_size()
+    torch.distributed.all_gather_object(found, value, group=_cpu_group())
     return found
 
 
-def from_main(value: Value) -> Value:
-    """The main process's value."""
-    if not several():
+def broadcast_object(value: Value) -> Value:
+    """The main process's value, on all processes."""
+    if not is_distributed():
         return value
     found = [value]
-    torch.distributed.broadcast_object_list(found, src=0, group=_channel())
+    torch.distributed.broadcast_object_list(found, src=0, group=_cpu_group())
     return found[0]
 
 
-def buffers_from_main(network: nn.Module) -> None:
-    """Put the main process's buffers (memories) everywhere."""
-    if several():
+def broadcast_buffers(network: nn.Module) -> None:
+    """Copy the main process's buffers (e.g. memories) to all processes."""
+    if is_distributed():
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
 @functools.cache
-def _channel() -> Any:
-    """Talk goes beside the tensors: over the CPU, where waiting stops no GPU and a process that died is noticed."""
-    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+def _cpu_group() -> Any:
+    """The gloo group for messages. They never wait for the GPU, and a process that died is noticed at once."""
+    return torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)

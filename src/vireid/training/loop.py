@@ -1,6 +1,7 @@
-"""The training loop, from the first step to the last checkpoint, top to bottom.
+"""The training loop, from the first step to the last checkpoint.
 
-It knows no data set, no paper and no protocol. A recipe gives named terms; the loop sums them, steps, and writes down.
+The loop does not know data sets, papers or protocols. A recipe gives named terms. The loop adds them up, takes a step,
+logs each term, and saves checkpoints.
 """
 
 from __future__ import annotations
@@ -10,53 +11,262 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 from torch import nn
 
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.sampling import seed_of
 from vireid.training import checkpoint, distributed
-from vireid.training.journal import Journal
+from vireid.training.journal import Journal, check_tracker
 from vireid.training.memory import keep_freed_memory
 from vireid.training.optim import set_learning_rate
+from vireid.training.progress import Progress, Quiet
 from vireid.training.run import Run
+from vireid.training.settings import Training
 
 PRECISION = {"off": "no", "bf16": "bf16", "fp16": "fp16"}
 
+Batches = Callable[[int, int], Iterable[Batch]]
+Pictures = Callable[[], Iterable[Batch]]
+AfterEpoch = Callable[[int], dict[str, Any]]
+
 
 class Trainable(Protocol):
-    """What the loop asks of the module that a recipe builds."""
+    """The methods that a module needs to be trained. Every recipe builds such a module."""
 
     def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Named scalar terms; their sum is minimised."""
         ...
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """Parameters that learn at the full rate (new layers: necks, classifiers)."""
+        """The parameters that learn at the full rate: new layers, such as necks and classifiers."""
+        ...
+
+    def pretrained_parts(self) -> tuple[list[nn.Module], nn.Module]:
+        """The stems and the stages, which pretrained weights are loaded into."""
         ...
 
 
-class Settings(Protocol):
-    """The fields of a recipe's configuration that the loop reads."""
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch. Call it before the network is built."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 third-party code may use the legacy global generator
+    torch.manual_seed(seed)
 
-    seed: int
-    epochs: int
-    identities_per_batch: int
-    visible_per_identity: int
-    infrared_per_identity: int
-    precision: str
-    gradient_clip: float | None
+
+def accelerator_for(precision: str, *, tracker: str | None = None, folder: Path | None = None) -> Accelerator:
+    """The accelerator of this process.
+
+    Args:
+        precision: `off`, `bf16` or `fp16`.
+        tracker: a name in `vireid.training.journal.TRACKERS`, or None.
+        folder: the run directory, for trackers that write files. Nothing is written here yet.
+
+    Raises:
+        BadInput: half precision (fp16) without a GPU, or a tracker that is unknown or not installed.
+    """
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise BadInput("precision 'fp16' needs a GPU; choices here: off, bf16")
+    if tracker is not None:
+        check_tracker(tracker)
+    where = Path() if folder is None else folder
+    return Accelerator(
+        cpu=distributed.on_cpu(),
+        mixed_precision=PRECISION[precision],
+        log_with=tracker,
+        project_config=ProjectConfiguration(project_dir=str(where), logging_dir=str(where / "tensorboard")),
+    )
+
+
+def train(
+    model: nn.Module,
+    training: Training,
+    run: Run,
+    batches: Batches,
+    *,
+    steps: int,
+    accelerator: Accelerator,
+    pictures: Pictures | None = None,
+    resume: bool = False,
+    checkpoint_steps: int | None = None,
+    after_epoch: AfterEpoch | None = None,
+    progress: Progress = Quiet(),  # noqa: B008 has no state
+) -> None:
+    """Train `model`, and save a checkpoint in `run` after every epoch.
+
+    Several processes call this together. They take the same steps as one process with all their samples. Only the main
+    process reads and writes the run directory; the other machines do not need to see it.
+
+    Args:
+        model: what a recipe built, with equal weights on every process; see `Trainable`. With several processes its
+            batch normalisations are replaced by synchronised ones.
+        training: the shared settings of the recipe's configuration.
+        run: the run directory. The main process has locked it.
+        batches: (epoch, first step) → this process's batches of that epoch, from that step on.
+        steps: steps in one epoch.
+        accelerator: from `accelerator_for`.
+        pictures: every training picture once, as at test time. A recipe with a method `before_training(pictures)` gets
+            it before the first step, in the main process only (PECA's memory starts from these features).
+        resume: continue from the last checkpoint, if there is one.
+        checkpoint_steps: also save after every so many steps within an epoch.
+        after_epoch: called with the number of the epoch, in the main process only. The result is added to the log line.
+        progress: what the main process talks through.
+
+    Raises:
+        BadInput: a term is not finite (the sentence names it and the step; the last checkpoint is kept), the disk is
+            full, the tracker cannot begin, or the checkpoint cannot be read.
+    """
+    loop = _prepared(model, training, run, steps, accelerator)
+    loop.begin(pictures, resume=resume)
+    with contextlib.ExitStack() as stack:
+        with distributed.raise_together():
+            journal = stack.enter_context(loop.journal(progress)) if accelerator.is_main_process else None
+        while loop.at.epoch < training.epochs:
+            loop.epoch(batches, journal, checkpoint_steps, after_epoch)
+
+
+@dataclass
+class _Position:
+    """The next step, and the sum of each term over the steps of its epoch that are done."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Loop:
+    """One process's part of a training run.
+
+    Attributes:
+        model: what the recipe built.
+        objective: the model inside the wrappers of accelerate.
+        optimiser: accelerate's optimiser.
+        training, run, steps, accelerator: as in `train`.
+        at: where the training is.
+    """
+
+    model: nn.Module
+    objective: nn.Module
     optimiser: Any
-    schedule: Any
+    training: Training
+    run: Run
+    steps: int
+    accelerator: Accelerator
+    at: _Position = field(default_factory=_Position)
+
+    def begin(self, pictures: Pictures | None, *, resume: bool) -> None:
+        """Restore the last checkpoint, or fill the recipe's memory before the first step."""
+        state = None
+        with distributed.raise_together():
+            if self.accelerator.is_main_process and resume and self.run.checkpoint.exists():
+                state = checkpoint.load(self.run.checkpoint)
+        state = distributed.broadcast_object(state)
+        with distributed.raise_together():
+            if state is not None:
+                self.restore(state)
+                return
+            if self.accelerator.is_main_process and hasattr(self.model, "before_training"):
+                device = self.accelerator.device
+                self.model.eval()
+                with torch.no_grad():
+                    self.model.before_training(batch.to(device) for batch in (pictures or tuple)())  # type: ignore[operator]
+        distributed.broadcast_buffers(self.model)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Set weights, optimiser, random number generators and position to those of a checkpoint."""
+        file, states = self.run.checkpoint, state["random"]
+        if len(states) != self.accelerator.num_processes:
+            raise BadInput(
+                f"{file} was written by {len(states)} process(es), this run has {self.accelerator.num_processes}; "
+                "resume with the same number"
+            )
+        try:
+            state = checkpoint.fitted(state, self.model)
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(f"{file} does not fit this run's recipe and configuration ({reason})") from error
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        checkpoint.set_random_states(states[self.accelerator.process_index])
+        self.at = _Position(**state["progress"])
+
+    def journal(self, progress: Progress) -> Journal:
+        """The journal of the rest of the run."""
+        return Journal(
+            self.run,
+            self.accelerator,
+            progress,
+            epochs=self.training.epochs,
+            steps=self.steps,
+            images=self.training.pictures_per_step,
+            first=(self.at.epoch, self.at.step),
+        )
+
+    def epoch(
+        self, batches: Batches, journal: Journal | None, checkpoint_steps: int | None, after_epoch: AfterEpoch | None
+    ) -> None:
+        """Train to the end of the epoch, log it, and save."""
+        at, began = self.at, time.monotonic()
+        rates: dict[str, float] = {}
+        self.objective.train()
+        for batch in distributed.synchronised(batches(at.epoch, at.step)):
+            rates = set_learning_rate(self.optimiser, self.training.schedule.factor(at.epoch, at.step, self.steps))
+            terms = self.step(batch)
+            at.step += 1
+            at.sums = {name: at.sums.get(name, 0.0) + value for name, value in terms.items()}
+            if journal:
+                journal.step()
+            if checkpoint_steps and at.step % checkpoint_steps == 0 and at.step < self.steps:
+                self.save()
+        means = {name: total / self.steps for name, total in at.sums.items()}
+        with distributed.raise_together():
+            if journal:
+                extra = after_epoch(at.epoch) if after_epoch else {}
+                journal.epoch(at.epoch, means, rates, time.monotonic() - began, extra)
+        self.at = _Position(at.epoch + 1)
+        self.save()
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Take one step. Returns the value of each term, the mean over processes."""
+        terms = self.objective(batch.to(self.accelerator.device))
+        values = distributed.mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
+        logged = dict(zip(terms, values.tolist(), strict=True))
+        _stop_if_not_finite(logged, self.at.epoch, self.at.step, self.run)
+        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        if self.training.gradient_clip is not None:
+            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.training.gradient_clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return logged
+
+    def save(self) -> None:
+        """Write the checkpoint, in the main process. It holds the random states of all processes."""
+        states = distributed.gather_objects(checkpoint.random_states())
+        with distributed.raise_together():
+            if self.accelerator.is_main_process:
+                state = {
+                    "model": self.model.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                    "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+                    "progress": {"epoch": self.at.epoch, "step": self.at.step, "sums": self.at.sums},
+                    "random": states,
+                }
+                checkpoint.save(self.run.checkpoint, state)
 
 
 class _Objective(nn.Module):
-    """A module whose forward pass is the objective, so that wrappers for many processes and mixed precision see it."""
+    """A module whose forward pass is the objective. The wrappers for distribution and mixed precision need one."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -66,175 +276,26 @@ class _Objective(nn.Module):
         return self.model.objective(batch)  # type: ignore[operator]
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global streams; call it before building the network."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 third-party code may draw from the legacy global stream
-    torch.manual_seed(seed)
-
-
-def accelerator_for(precision: str) -> Accelerator:
-    """The accelerator of this process.
-
-    Raises:
-        BadInput: half precision (fp16) asked for where there is no GPU.
-    """
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise BadInput("precision 'fp16' needs a GPU; choices here: off, bf16")
-    return Accelerator(cpu=distributed.on_cpu(), mixed_precision=PRECISION[precision])
-
-
-def train(
-    model: nn.Module,
-    config: Settings,
-    run: Run,
-    batches: Callable[[int, int], Iterable[Batch]],
-    *,
-    steps: int,
-    accelerator: Accelerator,
-    pictures: Callable[[], Iterable[Batch]] | None = None,
-    resume: bool = False,
-    checkpoint_steps: int | None = None,
-    after_epoch: Callable[[int], dict[str, Any]] | None = None,
-) -> None:
-    """Train `model` and leave a checkpoint in `run` after every epoch.
-
-    Several processes call this together. They then take the steps that one process with all their rows would take:
-    batch normalisation and gradients are the whole batch's. Only the main process reads and writes the run directory;
-    the others may not even see it.
-
-    Args:
-        model: what a recipe built, with the same weights on every process; see `Trainable`. Where there are several
-            processes its batch normalisations are exchanged for synchronised ones.
-        config: the recipe's configuration; see `Settings`.
-        run: the run directory, held by the main process.
-        batches: (epoch, first step) → this process's batches of that epoch from that step on.
-        steps: steps per epoch.
-        accelerator: from `accelerator_for`.
-        pictures: every training picture once, as at test time, for a recipe with a `before_training(pictures)` method
-            (a memory that starts from the features of all pictures); called once, before the first step, by the main
-            process.
-        resume: continue from the run's last checkpoint, if it has one.
-        checkpoint_steps: also save after every so many steps within an epoch.
-        after_epoch: called with the epoch's number by the main process; what it returns is added to the epoch's log
-            line.
-
-    Raises:
-        BadInput: a term is not finite (names it and the step; the last checkpoint is kept), the disk is full, or the
-            checkpoint to resume from cannot be read.
-    """
-    if accelerator.device.type == "cpu":
+def _prepared(model: nn.Module, training: Training, run: Run, steps: int, accelerator: Accelerator) -> _Loop:
+    """The loop before its first step: normalisation, seeds, optimiser and wrappers are set up."""
+    device_type, rank = accelerator.device.type, accelerator.process_index
+    if device_type == "cpu":
         keep_freed_memory()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if accelerator.num_processes > 1:
-        distributed.synchronise_normalisation(model)
-    if accelerator.process_index > 0:  # or every process would drop the same units
-        seed_everything(seed_of(config.seed, accelerator.process_index))
-    optimiser = config.optimiser.build(model, model.new_parameters())  # type: ignore[operator]
+        distributed.synchronise_normalisation(model, device_type)
+    if rank > 0:  # with equal seeds every process would drop the same units
+        seed_everything(seed_of(training.seed, rank))
+    optimiser = training.optimiser.build(model, model.new_parameters())  # type: ignore[operator]
     objective, optimiser = accelerator.prepare(_Objective(model), optimiser)
     if isinstance(objective, nn.parallel.DistributedDataParallel):
-        # Equal on every process without it: normalisation is synchronised and memories see the whole batch.
+        # Buffers are equal on every process anyway: normalisation is synchronised, and memories see the whole batch.
         objective.broadcast_buffers = False
-
-    main = accelerator.is_main_process
-    epoch, step, sums = _begin(model, optimiser, run, accelerator, pictures=pictures, resume=resume)
-
-    def save(next_epoch: int, next_step: int, sums: dict[str, float]) -> None:
-        states = distributed.gathered(checkpoint.random_states())  # one per process
-        with distributed.agreed():
-            if main:
-                scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-                progress = {"epoch": next_epoch, "step": next_step, "sums": sums}
-                parts = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "scaler": scaler}
-                checkpoint.save(run.checkpoint, parts | {"progress": progress, "random": states})
-
-    images = config.identities_per_batch * (config.visible_per_identity + config.infrared_per_identity)
-    first = (epoch, step)
-    journal = Journal(run, epochs=config.epochs, steps=steps, images=images, first=first) if main else None
-    with journal or contextlib.nullcontext():
-        while epoch < config.epochs:
-            objective.train()
-            began = time.monotonic()
-            rates: dict[str, float] = {}
-            for batch in distributed.in_step(batches(epoch, step)):
-                rates = set_learning_rate(optimiser, config.schedule.factor(epoch, step, steps))
-                terms = objective(batch.to(accelerator.device))
-                values = distributed.mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
-                logged = dict(zip(terms, values.tolist(), strict=True))
-                _stop_if_not_finite(logged, epoch, step, run)
-                accelerator.backward(torch.stack(list(terms.values())).sum())
-                if config.gradient_clip is not None:
-                    accelerator.clip_grad_norm_(objective.parameters(), config.gradient_clip)
-                optimiser.step()
-                optimiser.zero_grad()
-
-                step += 1
-                sums = {name: sums.get(name, 0.0) + value for name, value in logged.items()}
-                if journal:
-                    journal.step(epoch)
-                if checkpoint_steps and step % checkpoint_steps == 0 and step < steps:
-                    save(epoch, step, sums)
-            means = {name: total / steps for name, total in sums.items()}
-            with distributed.agreed():
-                if journal:
-                    extra = after_epoch(epoch) if after_epoch else {}
-                    journal.epoch(epoch, means, rates, time.monotonic() - began, extra)
-            epoch, step, sums = epoch + 1, 0, {}
-            save(epoch, step, sums)
-
-
-Progress = tuple[int, int, dict[str, float]]
-
-
-def _begin(
-    model: nn.Module,
-    optimiser: Any,
-    run: Run,
-    accelerator: Accelerator,
-    *,
-    pictures: Callable[[], Iterable[Batch]] | None,
-    resume: bool,
-) -> Progress:
-    """Restore the last checkpoint where there is one, or fill the memories; the next epoch, next step and term sums."""
-    state = None
-    with distributed.agreed():
-        if accelerator.is_main_process and resume and run.checkpoint.exists():
-            state = checkpoint.load(run.checkpoint)
-    state = distributed.from_main(state)
-    with distributed.agreed():
-        if state is not None:
-            return _restore(state, run, model, optimiser, accelerator)
-        if accelerator.is_main_process and hasattr(model, "before_training"):
-            model.eval()
-            with torch.no_grad():
-                model.before_training(batch.to(accelerator.device) for batch in (pictures or tuple)())  # type: ignore[operator]
-    distributed.buffers_from_main(model)
-    return 0, 0, {}
-
-
-def _restore(state: dict[str, Any], run: Run, model: nn.Module, optimiser: Any, accelerator: Accelerator) -> Progress:
-    """Put everything back where a checkpoint left it."""
-    states = state["random"]
-    if len(states) != accelerator.num_processes:
-        raise BadInput(
-            f"{run.checkpoint} was written by {len(states)} process(es), this run has {accelerator.num_processes}; "
-            "resume with the same number"
-        )
-    try:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"{run.checkpoint} does not fit this run's recipe and configuration ({reason})") from error
-    if accelerator.scaler and state["scaler"]:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    checkpoint.set_random_states(states[accelerator.process_index])
-    progress = state["progress"]
-    return progress["epoch"], progress["step"], dict(progress["sums"])
+    return _Loop(model, objective, optimiser, training, run, steps, accelerator)
 
 
 def _stop_if_not_finite(terms: dict[str, float], epoch: int, step: int, run: Run) -> None:
     for name, value in terms.items():
         if not math.isfinite(value):
             kept = f"{run.checkpoint} holds the last good state" if run.checkpoint.exists() else "nothing was saved yet"
-            raise distributed.Agreed(f"term '{name}' became {value} at epoch {epoch}, step {step}; {kept}")
+            raise distributed.SharedMistake(f"term '{name}' became {value} at epoch {epoch}, step {step}; {kept}")

@@ -1,4 +1,4 @@
-"""Large blocks of memory on the CPU, kept instead of given back."""
+"""Keeps large freed blocks of CPU memory for later use."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 import ctypes
 import sys
 
-# Numbers of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let this process reuse the memory that large tensors leave, until it ends.
+    """Let this process reuse the memory of freed tensors, until it ends.
 
-    glibc gives every large block back to the system when it is freed, and the next one is mapped in again page by page.
-    A training step frees and takes the same hundreds of megabytes over and over; a quarter of WRIM-Net's step on two
-    cores went there. The price is that the process holds what it once needed. Only the CPU's memory is concerned:
-    torch keeps a GPU's by itself.
+    By default glibc returns every large block to the system when it is freed, and maps the next one page by page. A
+    training step allocates and frees the same hundreds of megabytes each time. On two cores this took a quarter of
+    WRIM-Net's step. The process then keeps the most memory that it ever needed. This is only about the memory of the
+    CPU: torch itself keeps that of a GPU.
 
     Returns:
-        Whether it was done: False where the C library is not glibc.
+        True if it was done; False if the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -6,70 +6,76 @@ A schedule is a pure function of (epoch, step), so a resumed run needs no schedu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from torch import nn
 
 from vireid.data.errors import BadInput
+from vireid.data.settings import NonNegative, Positive, Share, Whole, settings
 
 
-@dataclass(frozen=True)
+@settings
 class SGD:
-    """Stochastic gradient descent in AGW's two groups: new layers at `lr`, everything else at a fraction of it.
+    """Stochastic gradient descent in AGW's two groups: new layers at `lr`, everything else at a fraction of it."""
 
-    Attributes:
-        lr: learning rate of the new layers (BNNeck, classifier).
-        backbone_factor: the other parameters learn at `lr * backbone_factor`.
-        momentum: in [0, 1).
-        nesterov: look-ahead form of momentum.
-        weight_decay: coupled L2, on every parameter.
-    """
+    lr: Positive = 0.1
+    """code of AGW: learning rate of the new layers (neck, classifier)."""
 
-    lr: float = 0.1
-    backbone_factor: float = 0.1
-    momentum: float = 0.9
+    trunk_factor: NonNegative = 0.1
+    """code of AGW: the other parameters learn at `lr` times this."""
+
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    """code of AGW: share of the last step that is added to the next one."""
+
     nesterov: bool = True
-    weight_decay: float = 5e-4
+    """code of AGW: the look-ahead form of momentum."""
+
+    weight_decay: NonNegative = 5e-4
+    """code of AGW: coupled L2, on every parameter."""
+
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise BadInput("optimiser: nesterov needs a momentum above 0; set nesterov=false too")
 
     def build(self, model: nn.Module, new: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser of `model`; `new` are its parameters that learn at the full rate."""
         return torch.optim.SGD(
-            two_groups(model, new, self.lr, self.backbone_factor),
+            two_groups(model, new, self.lr, self.trunk_factor),
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
         )
 
 
-@dataclass(frozen=True)
+@settings
 class Adam:
-    """Adam with coupled L2 weight decay (not AdamW), in the same two groups; a factor of 1 makes them one.
+    """Adam with coupled L2 weight decay (not AdamW), in the same two groups; a factor of 1 makes them one."""
 
-    Attributes:
-        lr: learning rate of the new layers.
-        backbone_factor: the other parameters learn at `lr * backbone_factor`.
-        weight_decay: coupled L2, on every parameter.
-    """
+    lr: Positive = 3.5e-4
+    """code of fast-reid: learning rate of the new layers."""
 
-    lr: float = 3.5e-4
-    backbone_factor: float = 1.0
-    weight_decay: float = 5e-4
+    trunk_factor: NonNegative = 1.0
+    """code of fast-reid: the other parameters learn at `lr` times this."""
+
+    weight_decay: NonNegative = 5e-4
+    """code of fast-reid: coupled L2, on every parameter."""
 
     def build(self, model: nn.Module, new: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser of `model`; `new` are its parameters that learn at the full rate."""
-        groups = two_groups(model, new, self.lr, self.backbone_factor)
+        groups = two_groups(model, new, self.lr, self.trunk_factor)
         return torch.optim.Adam(groups, weight_decay=self.weight_decay)
 
 
-def two_groups(model: nn.Module, new: Iterable[nn.Parameter], lr: float, backbone_factor: float) -> list[dict]:
-    """Parameter groups `backbone` and `new`, each with its learning rate and that rate's start in `initial_lr`."""
+def two_groups(model: nn.Module, new: Iterable[nn.Parameter], lr: float, trunk_factor: float) -> list[dict]:
+    """Parameter groups `trunk` and `new`, each with its learning rate and that rate's start in `initial_lr`."""
     new_ids = {id(parameter) for parameter in new}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    backbone = [parameter for parameter in trainable if id(parameter) not in new_ids]
+    trunk = [parameter for parameter in trainable if id(parameter) not in new_ids]
     fresh = [parameter for parameter in trainable if id(parameter) in new_ids]
-    rates = {"backbone": lr * backbone_factor, "new": lr}
-    groups = {"backbone": backbone, "new": fresh}
+    rates = {"trunk": lr * trunk_factor, "new": lr}
+    groups = {"trunk": trunk, "new": fresh}
     return [
         {"name": name, "params": parameters, "lr": rates[name], "initial_lr": rates[name]}
         for name, parameters in groups.items()
@@ -77,26 +83,28 @@ def two_groups(model: nn.Module, new: Iterable[nn.Parameter], lr: float, backbon
     ]
 
 
-@dataclass(frozen=True)
+@settings
 class WarmUpSteps:
     """Linear warm-up, then a step down at each milestone.
 
     With `warm_up_epochs=10` epoch e < 10 runs at (e + 1) / 10 of the full rate, as in AGW's code; with
     `warm_up_steps=n` the rate rises from `warm_up_start` at the first step to 1 at step n, as in fast-reid's.
-
-    Attributes:
-        warm_up_epochs: epochs of per-epoch warm-up; 0 for none.
-        warm_up_steps: steps of per-step warm-up; 0 for none.
-        warm_up_start: fraction of the full rate at the first of `warm_up_steps`.
-        milestones: epochs (counted from 0) at which the rate is multiplied by `decay`, ascending.
-        decay: factor at each milestone.
     """
 
-    warm_up_epochs: int = 10
-    warm_up_steps: int = 0
-    warm_up_start: float = 0.1
-    milestones: tuple[int, ...] = (20, 50)
-    decay: float = 0.1
+    warm_up_epochs: Whole = 10
+    """code of AGW: epochs of warm-up, one rate for each epoch; 0 for none."""
+
+    warm_up_steps: Whole = 0
+    """code of fast-reid: steps of warm-up, one rate for each step; 0 for none."""
+
+    warm_up_start: Share = 0.1
+    """code of fast-reid: fraction of the full rate at the first of `warm_up_steps`."""
+
+    milestones: tuple[Whole, ...] = (20, 50)
+    """code of AGW: epochs, counted from 0, at which the rate is multiplied by `decay`; ascending."""
+
+    decay: Share = 0.1
+    """code of AGW: factor at each milestone."""
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(set(self.milestones)):

@@ -1,12 +1,12 @@
-"""The run directory: everything needed to explain, resume and test a run.
+"""The run directory. It holds everything that is needed to explain, resume and test a run.
 
 RUN/
-├─ run.json        configuration, command, versions, git commit, hardware, data fingerprint, RegDB trial
-├─ log.jsonl       one line per epoch
+├─ run.json        `RunFacts`: configuration, command, data, versions, git commit, hardware
+├─ log.jsonl       one line for each epoch
 ├─ last.pt         the last checkpoint
-├─ best.pt         the best epoch's weights, where epochs were validated
-├─ reports/        what `vireid test` measured, one JSON file per protocol
-└─ tensorboard/    if TensorBoard is installed
+├─ best.pt         the weights of the best epoch, if epochs were validated
+├─ reports/        what `vireid test` measured, one JSON file for each protocol
+└─ tensorboard/    what the tracker `tensorboard` wrote, if it was asked for
 """
 
 from __future__ import annotations
@@ -22,13 +22,216 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from vireid.data.errors import BadInput
+from vireid.data.stored import as_json, from_values, read_json, write_json
 
+FORMAT = 2
 LOCK = ".lock"
+PACKAGE = Path(__file__).resolve().parents[1]
+
+# `vireid.data.stored` refuses unknown fields of the outermost dataclass; this refuses them in the nested ones.
+_STRICT = {"extra": "forbid"}
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine that a run or a measurement was made on.
+
+    Attributes:
+        system: operating system and architecture.
+        processor: name of the processor.
+        cores: logical cores; None if the system does not say.
+        threads: threads that torch uses in one operation.
+        gpus: names of the visible GPUs.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    system: str
+    processor: str
+    cores: int | None
+    threads: int
+    gpus: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The GPUs; without any, the processor.
+
+        >>> Hardware("Linux x86_64", "Xeon", 2, 2, ()).words
+        '2 cores Xeon'
+        """
+        return ", ".join(self.gpus) or f"{self.cores} cores {self.processor}"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a reader has to know of the software and the hardware to repeat a run or a measurement.
+
+    Attributes:
+        started: date and time in UTC, ISO 8601.
+        versions: package → version, None if it is not installed.
+        git_commit: of the checkout that the code runs from, with a + if files differ from it; None if vireid is
+            installed as a package.
+        hardware: the machine.
+    """
+
+    started: str
+    versions: dict[str, str | None]
+    git_commit: str | None
+    hardware: Hardware
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The pictures that a run is trained on.
+
+    Attributes:
+        layout: name of the layout.
+        root: absolute path of the data.
+        fingerprint: of the training records; equal records have equal fingerprints.
+        fold: RegDB's fold, 1 to 10; None for layouts without folds.
+        identities: number of training identities.
+        visible, infrared: number of training pictures of each modality.
+        generated: whether the data are a generated world.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    layout: str
+    root: str
+    fingerprint: str
+    fold: int | None
+    identities: int
+    visible: int
+    infrared: int
+    generated: bool
+
+
+@dataclass(frozen=True)
+class ValidationFacts:
+    """How the best epoch is chosen.
+
+    Attributes:
+        every: epochs between two measurements.
+        on: `val` or `test`, the split that is measured.
+        protocol: name of the protocol.
+        metric: name of the metric that chooses.
+        identities, pictures: how many are measured.
+        fingerprint: of the measured records.
+        note: what a reader has to know about this choice.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    every: int
+    on: str
+    protocol: str
+    metric: str
+    identities: int
+    pictures: int
+    fingerprint: str
+    note: str
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What `run.json` says.
+
+    Attributes:
+        recipe: the recipe's name.
+        row: the table row that the configuration came from, or None.
+        set: what `--set` changed, as `FIELD=VALUE`.
+        seed: the run's seed.
+        config: the whole configuration, as `vireid.training.configuration.to_json` writes it.
+        command: the command, or the call from Python.
+        data: the training pictures.
+        validation: how the best epoch is chosen; None without validation.
+        processes: number of processes (world size).
+        normalisation: over which samples batch normalisation takes its statistics, in words.
+        started, versions, git_commit, hardware: see `Surroundings`.
+        format: version of the file.
+    """
+
+    recipe: str
+    row: str | None
+    set: tuple[str, ...]
+    seed: int
+    config: dict[str, Any]
+    command: str
+    data: DataFacts
+    validation: ValidationFacts | None
+    processes: int
+    normalisation: str
+    started: str
+    versions: dict[str, str | None]
+    git_commit: str | None
+    hardware: Hardware
+    format: int = FORMAT
+
+    @property
+    def name(self) -> str:
+        """`recipe:row`, or `recipe` if the configuration is the paper's own."""
+        return f"{self.recipe}:{self.row}" if self.row else self.recipe
+
+
+def surroundings() -> Surroundings:
+    """Versions, git commit and hardware as they are now."""
+    versions = {name: _version(name) for name in ("vireid", "torch", "numpy", "pillow", "accelerate", "numba")}
+    return Surroundings(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"python": platform.python_version(), **versions},
+        git_commit=_git_commit(PACKAGE),
+        hardware=Hardware(
+            system=f"{platform.system()} {platform.machine()}",
+            processor=_processor(),
+            cores=os.cpu_count(),
+            threads=torch.get_num_threads(),
+            gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+        ),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit(package: Path) -> str | None:
+    """The commit of the checkout that `package` lies in; None if it is installed or git is missing.
+
+    A + follows if tracked files were changed, or if there are untracked files inside the package, such as a new recipe.
+    """
+    if shutil.which("git") is None or "site-packages" in package.parts:
+        return None
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(package), *words], capture_output=True, text=True)
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    if commit.returncode != 0:
+        return None
+    changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    added = git("status", "--porcelain", "--untracked-files=all", "--", ".").stdout.strip()
+    return commit.stdout.strip() + ("+" if changed or added else "")
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+# --- the directory ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -36,7 +239,7 @@ class Run:
     """A run directory and what its `run.json` says."""
 
     path: Path
-    facts: dict[str, Any]
+    facts: RunFacts
 
     @property
     def checkpoint(self) -> Path:
@@ -45,21 +248,21 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The weights of the best epoch; only there if epochs were validated."""
+        """The weights of the best epoch. The file exists only if epochs were validated."""
         return self.path / "best.pt"
 
     @property
     def log(self) -> Path:
-        """One JSON line per epoch."""
+        """One JSON line for each epoch."""
         return self.path / "log.jsonl"
 
     @property
     def reports(self) -> Path:
-        """Folder of measured reports."""
+        """The folder of measurements."""
         return self.path / "reports"
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The epochs logged so far; a last line that a killed process left unfinished is passed over."""
+        """The epochs logged so far. A last line that a killed process left unfinished is skipped."""
         found = []
         for line in self.log.read_text().splitlines() if self.log.exists() else []:
             with contextlib.suppress(json.JSONDecodeError):
@@ -68,18 +271,23 @@ class Run:
 
 
 def check_free(path: Path) -> None:
-    """See that a run can begin in `path`, before anything costly is done for it.
+    """Check that a run can begin in `path`, before any costly work is done for it.
 
     Raises:
-        BadInput: there is a run already (says how to go on with it), or the directory holds something else.
+        BadInput: there is a run already (the sentence says how to continue it), or the directory is not empty.
     """
     if (path / "run.json").exists():
         raise BadInput(f"{path} holds a run already; go on with it by --resume, or choose another --run directory")
-    if path.exists() and (not path.is_dir() or any(not _ours(entry.name) for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not _may_be_left(entry.name) for entry in path.iterdir())):
         raise BadInput(f"{path} exists and is not an empty directory; choose another --run directory")
 
 
-def create(path: Path, facts: dict[str, Any]) -> Run:
+def _may_be_left(name: str) -> bool:
+    """Whether a process that was killed at the beginning of a run may have left a file of this name."""
+    return name == LOCK or name == "run.json.unfinished"
+
+
+def create(path: Path, facts: RunFacts) -> Run:
     """Begin a run in a new or empty directory.
 
     Raises:
@@ -88,7 +296,7 @@ def create(path: Path, facts: dict[str, Any]) -> Run:
     check_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "run.json", facts)
+        write_json(path / "run.json", as_json(facts))
     except OSError as error:
         raise BadInput(f"cannot write run directory {path}: {error.strerror}") from error
     return Run(path, facts)
@@ -98,27 +306,46 @@ def open_run(path: Path) -> Run:
     """The run in `path`.
 
     Raises:
-        BadInput: no run there, or its `run.json` cannot be read.
+        BadInput: there is no run, its `run.json` cannot be read or has another format, or a field is missing, unknown
+            or of a wrong type. The sentence names the file and the field.
     """
     file = Path(path) / "run.json"
     if not file.is_file():
         raise BadInput(f"{path} is not a run directory: it has no run.json (vireid train … --run {path} makes one)")
-    try:
-        facts = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{file} cannot be read: {error}") from error
-    return Run(Path(path), facts)
+    values = read_json(file)
+    if isinstance(values, dict):
+        if "format" not in values:
+            values = _from_format_1(values)
+        if values["format"] != FORMAT:
+            raise BadInput(f"{file} has format {values['format']}; this version of vireid reads 1 and {FORMAT}")
+    return Run(Path(path), from_values(RunFacts, values, str(file)))
+
+
+def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a format 1 file in format 2: `data.trial` is `data.fold`, `backbone_factor` is `trunk_factor`."""
+
+    def renamed(value: Any, names: dict[str, str]) -> Any:
+        if isinstance(value, dict):
+            return {names.get(key, key): renamed(inner, names) for key, inner in value.items()}
+        return [renamed(inner, names) for inner in value] if isinstance(value, list) else value
+
+    upgraded = {**values, "format": FORMAT}
+    if "data" in values:
+        upgraded["data"] = renamed(values["data"], {"trial": "fold"})
+    if "config" in values:
+        upgraded["config"] = renamed(values["config"], {"backbone_factor": "trunk_factor"})
+    return upgraded
 
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold a run directory for this process alone, until the block ends or the process dies.
+    """Lock a run directory for this process, until the block ends or the process dies.
 
     Raises:
-        BadInput: another process holds it.
+        BadInput: another process has locked it.
     """
     if os.name != "posix":
-        yield  # advisory locks below are POSIX; elsewhere a second process is the user's care
+        yield  # the locks below are POSIX; on other systems nothing prevents a second process
         return
     import fcntl
 
@@ -129,72 +356,9 @@ def held(path: Path) -> Iterator[None]:
         raise BadInput(f"cannot write run directory {path}: {error.strerror}") from error
     with lock:
         try:
-            # A lock of the process: one of the open file would live on in the loader's workers for some seconds after
-            # the process itself was killed.
+            # lockf locks for the process. flock would lock the open file: the loader's workers inherit it, and live on
+            # for some seconds after the process itself was killed.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BadInput(f"{path} is in use by another process; wait for it or choose another --run") from error
         yield
-
-
-def surroundings() -> dict[str, Any]:
-    """Versions, git commit and hardware, for a run or a report to carry."""
-    versions = {name: _version(name) for name in ("vireid", "torch", "numpy", "pillow", "accelerate", "numba")}
-    gpu = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **versions},
-        "git_commit": _git_commit(),
-        "hardware": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": gpu,
-        },
-    }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _ours(name: str) -> bool:
-    """Whether a process that was killed while it began a run may have left this."""
-    return name == LOCK or name == "run.json.unfinished"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout this code runs from, with a + where it has changes; None when installed."""
-    here = Path(__file__).resolve().parent
-    if shutil.which("git") is None or "site-packages" in here.parts:
-        return None
-    git = ["git", "-C", str(here)]
-    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    if commit.returncode != 0:
-        return None
-    changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True)
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

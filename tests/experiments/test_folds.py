@@ -1,4 +1,4 @@
-"""The ten-trial runner: one model per split, done once, whatever stops it in between."""
+"""One model for each of RegDB's folds: trained once, whatever stops the command in between."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from tests.small import SECOND
 from vireid import datasets
 from vireid.cli.main import main
-from vireid.cli.trials import chosen
 from vireid.data.errors import BadInput
+from vireid.experiments.folds import chosen
 
 
-def command(worlds, runs, out, trials="1-2", *sets):
-    where = ["--data", f"regdb:{worlds['regdb']}", "--runs", str(runs), "--trials", trials, "--json", str(out)]
-    return ["trials", "agw", *where, "--workers", "0", "--set", *SECOND, "epochs=1", *sets]
+def command(worlds, runs, out, folds="1-2", *sets):
+    where = ["--data", f"regdb:{worlds['regdb']}", "--runs", str(runs), "--folds", folds, "--json", str(out)]
+    return ["folds", "agw", *where, "--workers", "0", "--set", *SECOND, "epochs=1", *sets]
 
 
 def files(folder, name):
@@ -30,21 +30,21 @@ def files(folder, name):
 
 @pytest.fixture(scope="module")
 def done(worlds, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trials")
+    folder = tmp_path_factory.mktemp("folds")
     assert main(command(worlds, folder / "runs", folder / "out.json")) == 0
     return folder
 
 
-def test_each_trial_is_its_own_model_tested_on_its_own_split(done, worlds):
+def test_each_fold_is_its_own_model_tested_on_its_own_people(done, worlds):
     found = json.loads((done / "out.json").read_text())
     assert [one["trial"] for one in found["trials"]] == [1, 2]
     for one in found["trials"]:
-        facts = json.loads((done / "runs" / f"trial-{one['trial']:02d}" / "run.json").read_text())
-        assert facts["data"]["trial"] == one["trial"]
+        facts = json.loads((done / "runs" / f"fold-{one['trial']:02d}" / "run.json").read_text())
+        assert facts["data"]["fold"] == one["trial"]
         for report in one["reports"]:
             slug = report["protocol"].replace("/", "-")
-            kept = json.loads((done / "runs" / f"trial-{one['trial']:02d}" / "reports" / f"{slug}.json").read_text())
-            split = datasets.read("regdb", worlds["regdb"], trial=one["trial"]).where(split="test")
+            kept = json.loads((done / "runs" / f"fold-{one['trial']:02d}" / "reports" / f"{slug}.json").read_text())
+            split = datasets.read("regdb", worlds["regdb"], fold=one["trial"]).where(split="test")
             assert kept["report"] == report and kept["measured"]["fingerprint"] == split.fingerprint()
     for protocol in ("regdb/v2i", "regdb/i2v"):
         for metric, said in found["summary"][protocol].items():
@@ -63,9 +63,9 @@ def test_a_second_call_does_only_what_is_missing(done, worlds, capsys):
     assert json.loads((done / "again.json").read_text()) == first
     assert files(runs, "last.pt") == weights and files(runs, "reports/*.json") == reports
     mean = first["summary"]["regdb/v2i"]["rank1"]
-    assert f"{mean['mean']:.2f} ± {mean['std']:.2f}" in printed and "mean over 2 trials" in printed
-    # Half a report is no report: that trial is tested again, and not trained again.
-    half = runs / "trial-02" / "reports" / "regdb-i2v.json"
+    assert f"{mean['mean']:.2f} ± {mean['std']:.2f}" in printed and "mean over 2 folds" in printed
+    # Half a report is no report: that fold is tested again, and not trained again.
+    half = runs / "fold-02" / "reports" / "regdb-i2v.json"
     half.write_text(half.read_text()[:100])
     assert main(command(worlds, runs, done / "again.json")) == 0
     assert json.loads((done / "again.json").read_text()) == first and files(runs, "last.pt") == weights
@@ -76,7 +76,7 @@ def test_killed_in_the_middle_it_ends_as_if_it_had_not_been(done, worlds, tmp_pa
     arguments = [sys.executable, "-m", "vireid.cli.main", *command(worlds, tmp_path / "runs", tmp_path / "out.json")]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        second = tmp_path / "runs" / "trial-02" / "run.json"
+        second = tmp_path / "runs" / "fold-02" / "run.json"
         ends = time.monotonic() + 120
         while not second.exists() and process.poll() is None and time.monotonic() < ends:
             time.sleep(0.005)
@@ -84,30 +84,36 @@ def test_killed_in_the_middle_it_ends_as_if_it_had_not_been(done, worlds, tmp_pa
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    finished = files(tmp_path / "runs", "last.pt")["trial-01"]
+    finished = files(tmp_path / "runs", "last.pt")["fold-01"]
     assert main(command(worlds, tmp_path / "runs", tmp_path / "out.json")) == 0
     one, other = (json.loads((folder / "out.json").read_text()) for folder in (done, tmp_path))
     assert one["summary"] == other["summary"]
-    assert files(tmp_path / "runs", "last.pt")["trial-01"] == finished
+    assert files(tmp_path / "runs", "last.pt")["fold-01"] == finished
 
 
 ALL = list(range(1, 11))
 
 
 @pytest.mark.parametrize(("text", "numbers"), [(None, ALL), ("1-10", ALL), ("3", [3]), ("7, 1,2-3", [1, 2, 3, 7])])
-def test_which_trials(text, numbers):
+def test_which_folds(text, numbers):
     assert chosen(text, "regdb", 10) == numbers
 
 
 @pytest.mark.parametrize("text", ["0-3", "1-11", "3-1", "one", "", "1-", "-3", "1-999999999999"])
-def test_trials_that_are_none(text):
-    with pytest.raises(BadInput, match=r"^--trials '.*1.*10"):
+def test_folds_that_are_none(text):
+    with pytest.raises(BadInput, match=r"^--folds '.*1.*10"):
         chosen(text or ",", "regdb", 10)
 
 
 def test_mistakes_are_one_sentence(done, worlds, tmp_path, capsys):
     assert main(command(worlds, done / "runs", tmp_path / "x.json", "1-2", "seed=3")) == 2
-    assert "trial-01 holds a run of another config; choose another --runs" in capsys.readouterr().err
+    assert "fold-01 holds a run of another config; choose another --runs" in capsys.readouterr().err
     sysu = ["trials", "agw", "--data", f"sysu-mm01:{worlds['sysu-mm01']}", "--runs", str(tmp_path)]
     assert main(sysu) == 2
-    assert "sysu-mm01 has one split" in capsys.readouterr().err
+    assert "sysu-mm01 has one fold" in capsys.readouterr().err
+
+
+def test_the_old_names_of_the_verb_and_its_option_still_work(done, worlds, capsys):
+    where = ["--data", f"regdb:{worlds['regdb']}", "--runs", str(done / "runs"), "--workers", "0"]
+    assert main(["trials", "agw", *where, "--trials", "1", "--set", *SECOND, "epochs=1"]) == 0
+    assert "mean over 1 fold" in capsys.readouterr().out

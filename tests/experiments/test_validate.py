@@ -77,10 +77,10 @@ def test_the_number_in_the_log_is_that_of_the_kept_weights(world, chosen):
     from vireid.evaluation.scoring import score
     from vireid.model import load
 
-    model, rows = load(chosen, which="best"), datasets.read("sysu-mm01", world).where(split="val")
-    images = np.stack([read_picture(rows.file(r), model.config.size).transpose(2, 0, 1) for r in range(len(rows))])
-    features = model.embed(images, rows.modality.astype(np.int64))
-    report = score(features, rows.identity, rows.camera, rows.modality, protocol="sysu-mm01/all/single")
+    model, records = load(chosen, checkpoint="best"), datasets.read("sysu-mm01", world).where(split="val")
+    images = np.stack([read_picture(records.file(r), model.size).transpose(2, 0, 1) for r in range(len(records))])
+    features = model.embed(images, records.modality.astype(np.int64))
+    report = score(features, records.identity, records.camera, records.modality, protocol="sysu-mm01/all/single")
     kept = torch.load(chosen / "best.pt", weights_only=True)["validation"]
     assert isinstance(report, vireid.Report) and report.map == pytest.approx(kept["map"], abs=0.01)
 

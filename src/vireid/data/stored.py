@@ -1,0 +1,86 @@
+"""Write dataclasses as JSON, and read them back with a strict check of their fields and types."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vireid.data.errors import BadInput
+
+Kind = TypeVar("Kind")
+
+
+def as_json(value: Any) -> Any:
+    """Turn a dataclass, also a nested one, into JSON values. Numbers that are not finite become None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def from_values(kind: type[Kind], values: Any, where: str) -> Kind:
+    """Build a dataclass from the values of `as_json`.
+
+    Args:
+        kind: the dataclass. Fields without a default must be present.
+        values: JSON values.
+        where: the name of the source in the error message, for example a file name.
+
+    Raises:
+        BadInput: a field is missing, unknown or of a wrong type; the sentence names the field.
+    """
+    import pydantic
+
+    # From JSON text, pydantic's strict mode accepts a list for a tuple, which it does not do with Python values.
+    adapter = pydantic.TypeAdapter(kind)
+    try:
+        if isinstance(values, Mapping) and (strange := [n for n in values if n not in _names(kind)]):
+            raise BadInput(
+                f"{where} has an unknown field '{strange[0]}'; another version of vireid may have written it"
+            )
+        return adapter.validate_json(json.dumps(values), strict=True)
+    except pydantic.ValidationError as error:
+        found = error.errors()[0]
+        place = ".".join(str(part) for part in found["loc"]) or "it"
+        what = f"lacks the field '{place}'" if found["type"] == "missing" else f"has a wrong '{place}' ({found['msg']})"
+        raise BadInput(f"{where} {what}; another version of vireid may have written it") from None
+
+
+def _names(kind: Any) -> list[str]:
+    return [f.name for f in fields(kind)]
+
+
+def read_json(file: Path) -> Any:
+    """Read the JSON values of a file.
+
+    Raises:
+        BadInput: the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise BadInput(f"{file} is not JSON: {error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file completely or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

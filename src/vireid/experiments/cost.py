@@ -1,0 +1,64 @@
+"""`vireid cost`: parameters, multiply-accumulates, memory and embedding width of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vireid import recipes
+from vireid.data.errors import BadInput
+from vireid.data.modality import Modality
+from vireid.data.size import Size
+from vireid.training.configuration import with_fields
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a recipe costs, in counts and bytes, without its classifier. One path is that of one modality.
+
+    Attributes:
+        recipe, row: what was counted.
+        size: height×width of the picture.
+        counts: `parameters_stored`, `parameters_path`, `macs_path`, `memory_weights`, `memory_activations` and
+            `embedding`, see `vireid.networks.cost.Cost`.
+        published: what the paper printed for this row, by the same names.
+    """
+
+    recipe: str
+    row: str | None
+    size: Size
+    counts: Mapping[str, int]
+    published: Mapping[str, float | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` writes."""
+        facts = {"recipe": self.recipe, "row": self.row, "size": str(self.size)}
+        return {**facts, **self.counts, "published": dict(self.published)}
+
+
+def cost(spec: str, *, size: Size | None = None, set: Sequence[str] | Mapping[str, Any] = ()) -> Costs:
+    """Count what one picture's path through a recipe costs.
+
+    Args:
+        spec: `RECIPE` or `RECIPE:ROW`.
+        size: of the picture; None for the row's own.
+        set: changes of the configuration, as texts `field=value` or as a mapping.
+
+    Raises:
+        BadInput: unknown recipe, row or field, or pictures too small for the network.
+    """
+    import torch
+
+    from vireid.networks.cost import measure
+
+    name, row_name, row = recipes.find_row(spec)
+    config = with_fields(row.config, set)
+    chosen = size or config.training.size
+    network: Any = recipes.build(name, config, identities=2, pretrained=False)
+    visible = torch.tensor([int(Modality.VISIBLE)])
+    try:
+        found = measure(network, lambda images: network.embed(images, visible), torch.zeros(1, 3, *chosen))
+    except RuntimeError as error:
+        raise BadInput(f"{spec} cannot take pictures of {chosen}: {str(error).splitlines()[0]}") from error
+    return Costs(name, row_name, chosen, vars(found), row.published)

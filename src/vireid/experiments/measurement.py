@@ -1,0 +1,147 @@
+"""A measurement: one protocol's report, how it was measured, and what can be shown of it. Kept in `RUN/reports`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vireid.data.errors import BadInput
+from vireid.data.stored import as_json, from_values, read_json, write_json
+from vireid.evaluation.breakdown import Breakdown
+from vireid.evaluation.report import Report
+from vireid.training.run import Hardware, Run
+
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a report was measured with and on.
+
+    Attributes:
+        command: the command, or the call from Python.
+        epochs: how many epochs the network was trained.
+        checkpoint: `last` or `best`.
+        untrained: whether it is the network before its first step.
+        embedding: which embedding was compared, a key of `vireid.model.EMBEDDINGS`.
+        root: folder of the data.
+        fingerprint: of the test records.
+        generated: whether the data are a generated world.
+        started, versions, git_commit, hardware: see `vireid.training.run.Surroundings`.
+    """
+
+    command: str
+    epochs: int
+    checkpoint: str
+    untrained: bool
+    embedding: str
+    root: str
+    fingerprint: str
+    generated: bool
+    started: str
+    versions: dict[str, str | None]
+    git_commit: str | None
+    hardware: Hardware
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One picture of a ranked list: its path, and whether it shows the query's identity."""
+
+    path: str
+    correct: bool
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """The path of a query, and its nearest gallery pictures, nearest first."""
+
+    query: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One protocol's report with everything that belongs to it.
+
+    Attributes:
+        report: the numbers.
+        measured: with what and on what.
+        examples: ranked lists of a few queries of the first trial.
+        breakdown: the result in pieces, where it was asked for.
+        format: version of the file.
+    """
+
+    report: Report
+    measured: Circumstances
+    examples: tuple[RankedList, ...] = ()
+    breakdown: Breakdown | None = None
+    format: int = FORMAT
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What differs from a plain measurement: flip, another embedding, re-ranking, the best checkpoint."""
+        marks = {
+            "flip": self.report.flip,
+            self.measured.embedding: self.measured.embedding != "neck",
+            self.report.rerank: self.report.rerank != "none",
+            "best": self.measured.checkpoint == "best",
+        }
+        return tuple(mark for mark, shown in marks.items() if shown)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it may stand beside a published number: the trained network, nothing added."""
+        return not self.marks and not self.measured.untrained
+
+    @property
+    def file_name(self) -> str:
+        """A file name that no other way of measuring has."""
+        parts = ["untrained"] if self.measured.untrained else []
+        return "-".join([*parts, self.report.protocol.replace("/", "-"), *self.marks]) + ".json"
+
+    def keep(self, run: Run) -> None:
+        """Write it into the run's folder of reports.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        run.reports.mkdir(exist_ok=True)
+        write_json(run.reports / self.file_name, as_json(self))
+
+    @classmethod
+    def read(cls, file: Path) -> Measurement:
+        """What `keep` wrote.
+
+        Raises:
+            BadInput: the file cannot be read, or another version of vireid wrote it.
+        """
+        stored = read_json(file)
+        found = stored.get("format", 1) if isinstance(stored, Mapping) else None
+        if found != FORMAT:
+            raise BadInput(f"{file} is a report of format {found}, this version reads {FORMAT}; run vireid test again")
+        values: dict[str, Any] = dict(stored)
+        report = Report.from_json(values.pop("report", {}), f"the report in {file}")
+        rest = from_values(_Rest, values, str(file))
+        return cls(report, rest.measured, rest.examples, rest.breakdown)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """A stored measurement without its report, which knows how to read itself."""
+
+    measured: Circumstances
+    examples: tuple[RankedList, ...]
+    breakdown: Breakdown | None
+    format: int
+
+
+def measurements(run: Run) -> list[Measurement]:
+    """Everything that `vireid test` kept in a run, in the order of the file names.
+
+    Raises:
+        BadInput: a file cannot be read, or another version of vireid wrote it.
+    """
+    return [Measurement.read(file) for file in sorted(run.reports.glob("*.json"))] if run.reports.is_dir() else []

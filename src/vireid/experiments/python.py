@@ -1,0 +1,113 @@
+"""The verbs as Python functions, for notebooks and scripts: `vireid.train`, `vireid.test`, `vireid.reproduce`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vireid.data.errors import unknown
+from vireid.training.progress import Progress, Quiet, Terminal
+
+if TYPE_CHECKING:
+    from vireid.evaluation.report import Report
+    from vireid.experiments.rows import Comparison
+    from vireid.training.run import Run
+
+Options = TypeVar("Options")
+
+
+def train(recipe: str, *, data: str, run: str | Path, progress: bool | Progress = False, **options: Any) -> Run:
+    """Train a recipe and leave a run directory: what `vireid train` does.
+
+    Args:
+        recipe: `RECIPE` or `RECIPE:ROW`, e.g. `agw`.
+        data: `LAYOUT:PATH`, e.g. `sysu-mm01:/data/SYSU-MM01`.
+        run: the run directory, new or empty unless `resume=True`.
+        progress: True shows what the command line shows; nothing is printed otherwise.
+        options: the other fields of `vireid.experiments.train.TrainOptions`: `set` (a mapping from field to value,
+            such as `{"trunk": "tiny", "size": "96x48", "epochs": 2}`), `resume`, `fold`, `workers`, `cache`,
+            `checkpoint_steps`, `skip_unreadable`, `validate_every`, `validate_on`, `tracker`.
+
+    Returns:
+        The run; `run.path` is its directory, `run.epochs()` its log.
+
+    Raises:
+        BadInput: whatever a user can get wrong, in one sentence.
+    """
+    from vireid.experiments.train import TrainOptions
+    from vireid.experiments.train import train as do
+
+    return do(_asked(TrainOptions, "train", recipe=recipe, data=data, run=run, **options), _progress(progress))
+
+
+def test(
+    run: str | Path | Run,
+    *,
+    data: str,
+    protocols: list[str] | None = None,
+    progress: bool | Progress = False,
+    **options: Any,
+) -> list[Report]:
+    """Measure a run by named protocols: what `vireid test` does.
+
+    Args:
+        run: the run directory, or what `train` returned.
+        data: `LAYOUT:PATH`.
+        protocols: names such as `sysu-mm01/all/single`; None for the layout's own.
+        progress: True shows what the command line shows; nothing is printed otherwise.
+        options: the other fields of `vireid.experiments.test.TestOptions`: `flip`, `embedding`, `rerank`, `checkpoint`,
+            `untrained`, `fold`, `batch`, `precision`, `workers`, `cache`, `permutation`, `features`, `breakdown`.
+
+    Returns:
+        One report for each protocol, with `report.rank1`, `report.map` and so on in percent.
+
+    Raises:
+        BadInput: whatever a user can get wrong, in one sentence.
+    """
+    from vireid.experiments.test import TestOptions
+    from vireid.experiments.test import test as do
+
+    directory = run if isinstance(run, (str, Path)) else run.path
+    asked = _asked(TestOptions, "test", run=directory, data=data, protocols=tuple(protocols or ()), **options)
+    return [one.report for one in do(asked, _progress(progress))]
+
+
+def reproduce(
+    recipe: str, table: str, *, data: str, progress: bool | Progress = False, **options: Any
+) -> list[Comparison]:
+    """Train and test the rows of a paper's table: what `vireid reproduce` does.
+
+    Args:
+        recipe: the recipe, e.g. `peca`.
+        table: `TABLE` or `TABLE/ROW`, e.g. `table3` or `table3/m1`.
+        data: `LAYOUT:PATH`.
+        progress: True shows what the command line shows; nothing is printed otherwise.
+        options: the other fields of `vireid.experiments.reproduce.ReproduceOptions`: `runs`, `set`, `workers`, `cache`.
+
+    Returns:
+        Each row with its printed numbers (`row.published`) and ours (`ours.metrics`).
+
+    Raises:
+        BadInput: whatever a user can get wrong, in one sentence.
+    """
+    from vireid.experiments.reproduce import ReproduceOptions
+    from vireid.experiments.reproduce import reproduce as do
+
+    asked = _asked(ReproduceOptions, "reproduce", recipe=recipe, table=table, data=data, **options)
+    return do(asked, _progress(progress))
+
+
+def _asked(kind: type[Options], verb: str, **given: Any) -> Options:
+    """The options object; `command` records the call where it was not given."""
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if strange := [name for name in given if name not in names]:
+        raise unknown(f"option of vireid.{verb}", strange[0], names)
+    shown = ", ".join(f"{name}={str(value) if isinstance(value, Path) else value!r}" for name, value in given.items())
+    return kind(**{"command": f"vireid.{verb}({shown})", **given})
+
+
+def _progress(asked: bool | Progress) -> Progress:
+    if isinstance(asked, bool):
+        return Terminal() if asked else Quiet()
+    return asked

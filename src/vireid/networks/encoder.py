@@ -1,0 +1,66 @@
+"""The encoder of AGW and PECA: one stem for each modality, a shared trunk, pooling, a neck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vireid.data.modality import Modality
+from vireid.networks.attention import agw_non_local
+from vireid.networks.heads import BNNeck
+from vireid.networks.per_modality import PerModality
+from vireid.networks.pooling import GeM
+from vireid.networks.resnet import Stages, Stem
+
+
+class Encoder(nn.Module):
+    """Images to pooled features: the stem of each modality, shared stages with non-local attention, GeM.
+
+    Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook" (TPAMI 2022), section 4, with one stem
+    for each modality as in its public code for visible-infrared data.
+
+    Args:
+        trunk: a name in `vireid.networks.resnet.TRUNKS`.
+        non_local: width of the non-local blocks, see `agw_non_local`. None builds no such blocks.
+        gem_power: exponent of the pooling, above 0.
+        modalities: modalities that have a stem.
+
+    Attributes:
+        width: length D of the features.
+        neck: the batch normalisation for N×D pooled features. `maps` and `pooled` do not apply it.
+
+    Raises:
+        BadInput: `trunk` or `non_local` is unknown.
+        ValueError: `gem_power` is not above 0.
+    """
+
+    def __init__(
+        self,
+        trunk: str,
+        *,
+        non_local: Literal["half", "code"] | None,
+        gem_power: float,
+        modalities: Sequence[Modality] = (Modality.VISIBLE, Modality.INFRARED),
+    ) -> None:
+        super().__init__()
+        self.stems = PerModality(lambda: Stem(trunk), modalities)
+        self.stages = Stages(trunk, inserted=agw_non_local(trunk, non_local) if non_local else None)
+        self.pool = GeM(gem_power)
+        self.width = self.stages.channels[-1]
+        self.neck = BNNeck(self.width)
+
+    def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
+        """N×3×H×W images and N modalities to five maps by name: `stem`, `stage1`, …, `stage4`."""
+        stem = self.stems(images, modality)
+        return {"stem": stem} | self.stages(stem)
+
+    def pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×3×H×W images and N modalities to N×D features before the neck."""
+        return self.pool(self.maps(images, modality)["stage4"])
+
+    def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
+        """The modules that ImageNet weights are loaded into: the stems of all modalities, and the stages."""
+        return list(self.stems.copies.values()), self.stages

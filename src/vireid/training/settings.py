@@ -1,0 +1,65 @@
+"""The settings that every recipe shares: how long, on what, how fast."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from vireid.data.settings import Count, Positive, Whole, settings
+from vireid.data.size import Size
+from vireid.training.optim import SGD, Adam, WarmUpSteps
+
+
+@settings
+class Training:
+    """One training run. Fields without a default are those that a recipe must state.
+
+    On the command line and in `run.json` these fields are named without a prefix: `--set epochs=3`.
+    """
+
+    epochs: Count
+    """ours: how often the training set is gone through, as `epoch_length` counts."""
+
+    size: Size
+    """ours: height and width that pictures are resized to, in pixels."""
+
+    identities_per_batch: Count
+    """ours: people in one step, over all processes; the same people in both modalities."""
+
+    visible_per_identity: Count
+    """ours: visible pictures of each of them."""
+
+    infrared_per_identity: Count
+    """ours: infrared pictures of each of them."""
+
+    epoch_length: Literal["agw", "fastreid"] | Count
+    """ours: steps in one epoch. `agw` is floor(pictures of the larger modality / its pictures in one step) + 1,
+    `fastreid` is floor(all pictures / pictures in one step), a number is taken as it is."""
+
+    optimiser: SGD | Adam
+    """ours: two groups of parameters; new layers learn at `optimiser.lr`, the rest at a fraction of it."""
+
+    schedule: WarmUpSteps
+    """ours: warm-up, then a step down at each milestone; a function of epoch and step."""
+
+    seed: Whole = 0
+    """ours: start values, which pictures a step sees, augmentation, and what the objective draws."""
+
+    trunk: Literal["tiny", "resnet18", "resnet34", "resnet50"] = "resnet50"
+    """ours: the shared network; `tiny` is for work on a CPU and has no pretrained weights."""
+
+    weights: str = "imagenet"
+    """ours: `none` starts at random, `imagenet` downloads torchvision's file once and checks its hash, a file name is
+    read with every key accounted for."""
+
+    precision: Literal["off", "bf16", "fp16"] = "off"
+    """ours: `off` is float32; `bf16` and `fp16` are mixed precision, for speed; `fp16` needs a GPU."""
+
+    gradient_clip: Positive | None = None
+    """ours: the largest norm of the gradient; null for no limit."""
+
+    flat: ClassVar[bool] = True
+
+    @property
+    def pictures_per_step(self) -> int:
+        """Pictures in one step, over all processes."""
+        return self.identities_per_batch * (self.visible_per_identity + self.infrared_per_identity)
