@@ -138,7 +138,7 @@ def as_picture(picture: Picture, size: Size, name: str = "the picture") -> np.nd
         return decoding.read_picture(picture, size)
     if isinstance(picture, Image.Image):
         try:
-            upright = decoding._eight_bits(ImageOps.exif_transpose(picture))
+            upright = decoding.eight_bits(ImageOps.exif_transpose(picture))
         except Exception as error:  # Pillow decodes here, and raises many kinds of exceptions on damaged files
             raise BadInput(f"{name} ({getattr(picture, 'filename', '') or 'PIL'}) cannot be read: {error}") from None
         pixels = np.asarray(upright).reshape(upright.height, upright.width, -1)

@@ -41,6 +41,7 @@ def test_values_come_back(tmp_path):
         ({"inner": {}}, "lacks the field 'inner.names'"),
         ({"inner": {"names": "ab"}}, "has a wrong 'inner.names'"),
         ({"colour": 1}, "has an unknown field 'colour'"),
+        ({"inner": {"names": ["a"], "score": None, "colour": 1}}, "has an unknown field 'inner.colour'"),
     ],
 )
 def test_other_values_are_refused_by_name(change, sentence):

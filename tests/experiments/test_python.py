@@ -92,7 +92,7 @@ def test_embedding_takes_paths_pictures_and_arrays(trained, worlds):
 MISTAKES = {
     "an unknown option":        (lambda d, r: vireid.train("agw", data=d, run=r, epochs=3), ["epochs", "set"]),
     "an unknown field":         (lambda d, r: vireid.train("agw", data=d, run=r, set={"epoch": 3}), ["'epoch'"]),
-    "a value of a wrong type":  (lambda d, r: vireid.train("agw", data=d, run=r, set={"epochs": "x"}), ["epochs", "'x'"]),
+    "a value of a wrong type":  (lambda d, r: vireid.train("agw", data=d, run=r, set={"epochs": "x"}), ["epochs"]),
     "an option's wrong type":   (lambda d, r: vireid.train("agw", data=d, run=r, workers="many"), ["workers"]),
     "an unknown recipe":        (lambda d, r: vireid.train("awg", data=d, run=r), ["awg", "agw"]),
     "no run":                   (lambda d, r: vireid.test(r, data=d), ["run.json"]),

@@ -122,7 +122,7 @@ def _decode(data: bytes, file: str | Path) -> Image.Image:
             if width * height > PICTURE_LIMITS["pixels"]:
                 raise _too_large(file, width, height)
             picture.load()
-            return _eight_bits(ImageOps.exif_transpose(picture))
+            return eight_bits(ImageOps.exif_transpose(picture))
     except BadInput:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -139,7 +139,7 @@ def _too_large(file: str | Path, width: int, height: int) -> BadInput:
     return BadInput(f"{file} declares {width}×{height} pixels; at most {limit} megapixels are read")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def eight_bits(picture: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB or L with 8 bits per channel."""
     if picture.mode.startswith("I"):
         # Scale 0..65535 to 0..255 and round to the nearest. Pillow's own conversion would clip at 255. Pillow returns

@@ -42,22 +42,30 @@ def from_values(kind: type[Kind], values: Any, where: str) -> Kind:
     import pydantic
 
     # From JSON text, pydantic's strict mode accepts a list for a tuple, which it does not do with Python values.
-    adapter = pydantic.TypeAdapter(kind)
     try:
-        if isinstance(values, Mapping) and (strange := [n for n in values if n not in _names(kind)]):
-            raise BadInput(
-                f"{where} has an unknown field '{strange[0]}'; another version of vireid may have written it"
-            )
-        return adapter.validate_json(json.dumps(values), strict=True)
+        found = pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(str(part) for part in found["loc"]) or "it"
-        what = f"lacks the field '{place}'" if found["type"] == "missing" else f"has a wrong '{place}' ({found['msg']})"
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "it"
+        what = f"lacks the field '{place}'" if first["type"] == "missing" else f"has a wrong '{place}' ({first['msg']})"
         raise BadInput(f"{where} {what}; another version of vireid may have written it") from None
+    if strange := _unknown(values, as_json(found)):
+        raise BadInput(f"{where} has an unknown field '{strange}'; another version of vireid may have written it")
+    return found
 
 
-def _names(kind: Any) -> list[str]:
-    return [f.name for f in fields(kind)]
+def _unknown(given: Any, known: Any, path: str = "") -> str | None:
+    """The first name in `given`, nested ones included, that is not in `known`; None if there is none."""
+    if isinstance(given, Mapping) and isinstance(known, Mapping):
+        inner = ((name, value, f"{path}{name}") for name, value in given.items())
+        for name, value, place in inner:
+            strange = place if name not in known else _unknown(value, known[name], f"{place}.")
+            if strange:
+                return strange
+    elif isinstance(given, list) and isinstance(known, list):
+        pairs = enumerate(zip(given, known, strict=True))
+        return next((found for n, (g, k) in pairs if (found := _unknown(g, k, f"{path}{n}."))), None)
+    return None
 
 
 def read_json(file: Path) -> Any:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -32,9 +32,6 @@ from vireid.data.stored import as_json, from_values, read_json, write_json
 FORMAT = 2
 LOCK = ".lock"
 PACKAGE = Path(__file__).resolve().parents[1]
-
-# `vireid.data.stored` refuses unknown fields of the outermost dataclass; this refuses them in the nested ones.
-_STRICT = {"extra": "forbid"}
 
 # --- facts ------------------------------------------------------------------------------------------------------------
 
@@ -50,8 +47,6 @@ class Hardware:
         threads: threads that torch uses in one operation.
         gpus: names of the visible GPUs.
     """
-
-    __pydantic_config__: ClassVar = _STRICT
 
     system: str
     processor: str
@@ -101,8 +96,6 @@ class DataFacts:
         generated: whether the data are a generated world.
     """
 
-    __pydantic_config__: ClassVar = _STRICT
-
     layout: str
     root: str
     fingerprint: str
@@ -126,8 +119,6 @@ class ValidationFacts:
         fingerprint: of the measured records.
         note: what a reader has to know about this choice.
     """
-
-    __pydantic_config__: ClassVar = _STRICT
 
     every: int
     on: str
