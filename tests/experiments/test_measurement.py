@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from tests.small import SECOND
@@ -81,3 +82,24 @@ def test_a_run_of_another_form_is_refused_by_name(run, capsys):
     config = {**stored["config"], "epochs": "eighty"}
     (run / "run.json").write_text(json.dumps({**stored, "config": config}))
     assert main(["train", "agw", "--data", "sysu-mm01:x", "--run", str(run), "--set", *SECOND]) == 2
+
+
+def test_every_option_does_what_the_report_says(run, worlds, tmp_path):
+    """The numbers are those of the features and the re-ranking that the options name."""
+    from vireid.evaluation.scoring import read_features, score
+
+    def features(name, **options):
+        file = tmp_path / f"{name}.npz"
+        (found,) = measured(run, worlds, features=file, **options)
+        return read_features(file), found.report
+
+    plain, report = features("plain")
+    for rerank in ("k-reciprocal", "query-expansion"):
+        (reranked,) = measured(run, worlds, rerank=rerank)
+        expected = score(**plain, protocol=SINGLE, rerank=rerank)
+        assert reranked.report.map == pytest.approx(expected.map) and reranked.report.map != pytest.approx(report.map)
+    for name, options, tolerance in (("bf16", {"precision": "bf16"}, 0.05), ("flip", {"flip": True}, 2.0)):
+        changed, other = features(name, **options)
+        difference = np.abs(changed["features"] - plain["features"]).max()
+        assert 1e-6 < difference < tolerance, name
+        assert other.map == pytest.approx(score(**changed, protocol=SINGLE).map)

@@ -12,8 +12,7 @@ Shapes: B samples, features of length D; identity and modality are B int64. Loss
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -21,7 +20,6 @@ import torch
 from annotated_types import Interval
 from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, normalize, one_hot
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vireid.augment.colour import ChannelExchange
 from vireid.augment.erasing import ChannelErasing
@@ -38,6 +36,7 @@ from vireid.losses.pairs import mean_over, same_identity, similarity, unit
 from vireid.losses.triplet import batch_hard_triplet, weighted_regularised_triplet
 from vireid.networks.encoder import Encoder
 from vireid.networks.heads import Classifier
+from vireid.networks.normalisation import Statistics, normalising_by
 from vireid.networks.resnet import Stages
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
@@ -55,7 +54,7 @@ class GSL:
     """not stated: width between the two layers of an MLP; 512 as in the predictor of SimSiam, which the paper cites."""
     input: Literal["bn", "pool"] = "bn"
     """not stated: the feature that MLPs take and parts give: `bn`, after the neck as in the other losses, or `pool`."""
-    statistics: Literal["batch_stats_no_update", "train", "eval"] = "batch_stats_no_update"
+    statistics: Statistics = "batch_stats_no_update"
     """not stated: which statistics normalise the three parts. `batch_stats_no_update`: those of the parts, while the
     running statistics, which are for whole pictures, do not change. `train` updates them, `eval` normalises by them."""
     part_resize: Literal["none", "full"] = "none"
@@ -92,20 +91,6 @@ def three_parts(images: Tensor) -> Tensor:
     return torch.cat([images[:, :, top : top + part] for top in (0, (height - part) // 2, height - part)])
 
 
-@contextmanager
-def normalising_by(network: nn.Module, statistics: str) -> Iterator[None]:
-    """A `with` block in which batch normalisations in training mode use the statistics that `GSL.statistics` names."""
-    switch = {"batch_stats_no_update": "track_running_stats", "eval": "training"}.get(statistics, "")
-    norms = [m for m in network.modules() if switch and isinstance(m, _BatchNorm) and m.training and getattr(m, switch)]
-    try:
-        for norm in norms:
-            setattr(norm, switch, False)
-        yield
-    finally:
-        for norm in norms:
-            setattr(norm, switch, True)
-
-
 # --- inter-modality channel aggregation learning (section 3.2) --------------------------------------------------------
 
 Mixing = Literal["hinge", "abs", "hinge_sq"]
@@ -138,9 +123,15 @@ class ICAL:
 
 
 def mixing_loss(distance: Tensor, *, margin: float = ICAL.margin, form: Mixing = ICAL.mix) -> Tensor:
-    """One summand of L_mix, equation 3, as a mean over distances D between features of length one; 0 without pairs.
+    """One summand of L_mix, equation 3, as a mean over pairs; 0 without pairs.
 
-    `hinge` is max(D - m, 0), `abs` is |D - m| as printed, `hinge_sq` is max(D - m, 0)²; BadInput for another form.
+    Args:
+        distance: D, Euclidean distances between features of length one, any shape.
+        margin: m.
+        form: `hinge` is max(D - m, 0), `abs` is |D - m| as printed, `hinge_sq` is max(D - m, 0)².
+
+    Raises:
+        BadInput: no such form, or a margin below 0.
     """
     return ICAL(margin=margin, mix=form).loss(distance)
 
@@ -242,13 +233,20 @@ def instance_contrast(
     features: Tensor, identity: Tensor, *, negatives: int = InstanceContrast.negatives,
     temperature: float = InstanceContrast.temperature, modality: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """L_ins, equation 6, of features that are scaled to length one here.
+    """L_ins, equation 6, with the features f scaled to length one:
 
-        j(i) = the farthest other sample of the same identity, of another modality where `modality` is given
-        Q(i) = the nearest samples of other identities, at most `negatives`;  τ = `temperature`
+        j(i) = the farthest other sample of the same identity,  Q(i) = the nearest samples of other identities
         mean_i -log( exp(f_i·f_j/τ) / ( exp(f_i·f_j/τ) + Σ_{k ∈ Q(i)} exp(f_i·f_k/τ) ) )
 
-    The mean is over the samples that have a positive.
+    Args:
+        features: B×D, of any length.
+        identity: B int64.
+        negatives: |Q|, or as many as there are.
+        temperature: τ_ins.
+        modality: B int64; if given, j(i) must be of another modality than i.
+
+    Returns:
+        A scalar, the mean over the samples that have a positive; 0 if none has.
     """
     scores = similarity(unit(features), unit(features)) / temperature
     positive, negative = same_identity(identity)
@@ -330,12 +328,19 @@ class CentroidMemory(nn.Module):
     def loss(
         self, features: Tensor, identity: Tensor, modality: Tensor, *, temperature: float = ModalityContrast.temperature
     ) -> Tensor:
-        """L_mod, equation 10, of features that are scaled to length one here.
+        """L_mod, equation 10, with the features f scaled to length one:
 
             P(i) = the centroids of i's identity,  U(i) = those of other identities in i's modality
             mean_i -1/|P(i)| Σ_{c ∈ P(i)} log( exp(f_i·c/τ) / Σ_{c' ∈ P(i) ∪ U(i)} exp(f_i·c'/τ) )
 
-        The mean is over the samples that have a known centroid.
+        Args:
+            features: B×D, of any length.
+            identity: B int64.
+            modality: B int64, below the memory's number of modalities.
+            temperature: τ_mod.
+
+        Returns:
+            A scalar, the mean over the samples that have a known centroid; 0 if none has.
         """
         f = unit(features)
         centroids = self.centroids.to(f.dtype, copy=True)  # `update` may change the buffer before the backward pass
