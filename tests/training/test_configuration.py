@@ -183,3 +183,13 @@ def test_every_field_is_described_once_with_its_source():
     assert found["trunk"].meaning == "a long reason, which goes on in a second line."
     assert found["seed"].source == "ours" and found["blur.width"].default == 3
     assert found["blur"].takes == "Blur or Sharpen or null"
+
+
+def test_the_source_of_a_value_is_that_of_the_recipe_where_it_differs_from_the_default():
+    from vireid.recipes import wrim_net
+
+    found = {field.path: field for field in describe(wrim_net.PAPER) if field.chosen}
+    assert (found["schedule.milestones"].default, found["schedule.milestones"].source) == ([80, 120], "supplement B")
+    assert (found["schedule.warm_up_steps"].default, found["schedule.warm_up_steps"].source) == (2000, "not stated")
+    assert found["schedule.decay"].source == "code of AGW"  # the default of the class
+    assert found["epochs"].source.startswith("supplement")

@@ -104,6 +104,7 @@ def _rows_table(found: Sequence[Comparison]) -> str:
     """The rows for a terminal, table by table, then what a reader must know about them."""
     header = ["row", "protocol", "R1 paper | ours", "mAP paper | ours", "seed"]
     lines, headings, notes = [], [], {}
+    where = {(one.recipe, one.name.partition("/")[0]): one.row.where for one in found if one.row.where}
     for one in found:
         ours, row = one.ours, one.row
         metrics = ours.metrics if ours else None
@@ -111,7 +112,8 @@ def _rows_table(found: Sequence[Comparison]) -> str:
         protocol = row.on or (ours.protocol if ours else MISSING)
         table, _, name = one.name.partition("/")
         lines.append([f"  {name or table}", protocol, *cells, str(ours.seed) if ours else MISSING])
-        headings.append(f"{one.recipe}:{table}" + (f" ({row.where})" if row.where else ""))
+        printed = where.get((one.recipe, table))
+        headings.append(f"{one.recipe}:{table}" + (f" ({printed})" if printed else ""))
         if row.note:
             notes.setdefault(row.note, []).append(f"{one.recipe}:{one.name}")
         if ours:

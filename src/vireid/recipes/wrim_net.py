@@ -490,7 +490,8 @@ class Config:
     visible_per_identity, infrared_per_identity: supplement B: 8 pictures of each modality; 16 on SYSU-MM01.
     epoch_length: not stated: all pictures of both modalities once, as fast-reid counts; `agw` is the other reading.
     optimiser: supplement B: Adam at 3.5e-4, weight decay 5e-4. One group, coupled decay: not stated, fast-reid's.
-    schedule: supplement B: ÷10 at epochs 80 and 120. The 2000 steps of warm-up: not stated, fast-reid's default.
+    schedule: supplement B: ÷10 at epochs 80 and 120.
+    schedule.warm_up_steps, schedule.warm_up_epochs: not stated: 2000 steps and no epochs, fast-reid's default.
     seed: not stated: 0.
     trunk, weights: paper, section 4.2: ResNet-50, pretrained.
     precision: not stated: float32; mixed precision is for speed.

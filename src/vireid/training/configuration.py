@@ -270,26 +270,40 @@ class Field:
 
 
 def describe(config: Any) -> list[Field]:
-    """Every field that `--set` takes, including the fields of parts that are not chosen."""
-    return list(_described(type(config), config, "", ""))
+    """Every field that `--set` takes, those of parts and of parts that are not chosen included."""
+    return list(_described(type(config), config, "", "", "", {}))
 
 
-def _described(kind: type, value: Any, prefix: str, part: str, overrides: Mapping[str, Note] = {}) -> Iterator[Field]:
+def _described(
+    kind: type, value: Any, prefix: str, part: str, source: str, notes: Mapping[str, Note]
+) -> Iterator[Field]:
+    """The fields of one settings class.
+
+    Args:
+        kind: the class.
+        value: an instance, or None where the part is not chosen.
+        prefix: of the paths.
+        part: name of the class, empty at the top.
+        source: where the values come from that differ from the defaults of the class.
+        notes: what the recipe says about single fields, by path, in place of the class's own notes.
+    """
     chosen = value is not None
-    for name, hint in hints(kind).items():
-        inner = getattr(value, name) if chosen else None
-        if name == _flat(kind):
-            text = kind.__pydantic_fields__[name].description or ""  # type: ignore[attr-defined]
-            yield from _described(hint, inner, prefix, part, _notes_by_name(text, kind.__name__))
+    for f in fields(kind):
+        hint, inner = hints(kind)[f.name], getattr(value, f.name) if chosen else None
+        if f.name == _flat(kind):
+            text = kind.__pydantic_fields__[f.name].description or ""  # type: ignore[attr-defined]
+            yield from _described(hint, inner, prefix, part, source, _notes_by_name(text, kind.__name__))
             continue
-        told = overrides.get(name) or note(kind, name)
+        told = notes.get(f.name) or note(kind, f.name)
+        changed = chosen and source and inner != f.default and f.name not in notes
         stored = to_json(inner)
         default = stored["type"] if isinstance(stored, dict) else stored
-        path = f"{prefix}{name}"
-        yield Field(path, _takes(hint), default, told.source, told.meaning, part, chosen)
+        path = f"{prefix}{f.name}"
+        yield Field(path, _takes(hint), default, source if changed else told.source, told.meaning, part, chosen)
         for word, alternative in parts_of(hint).items():
             held = inner if type(inner) is alternative else None
-            yield from _described(alternative, held, f"{path}.", word)
+            below = {name.partition(".")[2]: one for name, one in notes.items() if name.startswith(f"{f.name}.")}
+            yield from _described(alternative, held, f"{path}.", word, told.source, below)
 
 
 def _takes(hint: Any) -> str:
@@ -300,8 +314,8 @@ def _takes(hint: Any) -> str:
 def _notes_by_name(text: str, where: str) -> dict[str, Note]:
     """The notes that a recipe gives for the fields of a flat part: where each of its own values comes from.
 
-    Each entry begins at the left margin with the names it is about: `epochs, size: paper, section 4.1: …`. Lines that
-    go on are indented.
+    Each entry begins at the left margin with the fields it is about: `epochs, size: paper, section 4.1: …`, or
+    `schedule.warm_up_steps: not stated: …`. Lines that go on are indented.
     """
     found: dict[str, Note] = {}
     for entry in re.split(r"\n(?=\S)", inspect.cleandoc(text)):
