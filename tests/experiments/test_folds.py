@@ -71,6 +71,15 @@ def test_a_second_call_does_only_what_is_missing(done, worlds, capsys):
     assert json.loads((done / "again.json").read_text()) == first and files(runs, "last.pt") == weights
 
 
+def test_a_report_on_other_data_is_measured_again(done, worlds):
+    runs, kept = done / "runs", done / "runs" / "fold-01" / "reports" / "regdb-v2i.json"
+    weights, whole = files(runs, "last.pt"), json.loads(kept.read_text())
+    other = {**whole, "measured": {**whole["measured"], "fingerprint": "other"}}
+    kept.write_text(json.dumps({**other, "report": {**whole["report"], "rank1": 99.5}}))
+    assert main(command(worlds, runs, done / "again.json")) == 0
+    assert json.loads(kept.read_text())["report"] == whole["report"] and files(runs, "last.pt") == weights
+
+
 @pytest.mark.process
 def test_killed_in_the_middle_it_ends_as_if_it_had_not_been(done, worlds, tmp_path):
     arguments = [sys.executable, "-m", "vireid.cli.main", *command(worlds, tmp_path / "runs", tmp_path / "out.json")]

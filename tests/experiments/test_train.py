@@ -71,3 +71,16 @@ def test_every_training_picture_comes_once_for_a_memory(worlds, tmp_path):
     assert np.array_equal(torch.cat([b.modality for b in batches]).numpy(), planned.records.modality)
     assert all(b.images.dtype == torch.float32 and abs(float(b.images.mean())) < 3 for b in batches)
     assert all(b.images.min() < 0 for b in batches)  # normalised
+
+
+def test_a_tracker_is_asked_for_by_name(worlds, tmp_path):
+    import vireid
+
+    small = dict(assignment.split("=") for assignment in SECOND) | {"epochs": 1, "epoch_length": 1}
+    source = f"regdb:{worlds['regdb']}"
+    vireid.train("agw", data=source, run=tmp_path / "tracked", set=small, workers=0, tracker="tensorboard")
+    vireid.train("agw", data=source, run=tmp_path / "plain", set=small, workers=0)
+    assert list((tmp_path / "tracked" / "tensorboard").glob("**/events.*"))
+    assert not (tmp_path / "plain" / "tensorboard").exists()
+    with pytest.raises(vireid.BadInput, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
+        vireid.train("agw", data=source, run=tmp_path / "none", set=small, workers=0, tracker="tensorbord")

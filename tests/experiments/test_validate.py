@@ -85,6 +85,22 @@ def test_the_number_in_the_log_is_that_of_the_kept_weights(world, chosen):
     assert isinstance(report, vireid.Report) and report.map == pytest.approx(kept["map"], abs=0.01)
 
 
+def test_of_equal_epochs_the_first_is_the_best(world, chosen, tmp_path):
+    """The same network measured twice is as good the second time, and not better."""
+    from vireid.experiments import validate
+    from vireid.experiments.embedding import Inference
+    from vireid.model import load
+    from vireid.training.progress import Quiet
+    from vireid.training.run import Run
+
+    model = load(chosen)
+    _, validation = validate.plan(datasets.read("sysu-mm01", world), every=1, on=None, epochs=EPOCHS)
+    how = Inference(model.size, workers=0)
+    measure = validate.after_epoch(validation, model.network, Run(tmp_path, model.run.facts), how, Quiet())
+    assert [measure(epoch)["validation"]["best_epoch"] for epoch in (0, 1, 2)] == [1, 1, 1]
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["progress"]["epoch"] == 1
+
+
 def test_validating_does_not_change_training(world, chosen, tmp_path):
     assert trained(world, tmp_path / "seldom", "--validate-every", str(EPOCHS)) == 0
     often = torch.load(chosen / "last.pt", weights_only=True)
