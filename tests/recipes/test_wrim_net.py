@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,18 +19,14 @@ from vireid.data.errors import BadInput
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
 from vireid.losses.triplet import batch_hard_triplet
-from vireid.networks.cost import measure
 from vireid.networks.resnet import Stages, Stem
-from vireid.networks.tokens import attend, place, sincos, window_centres
 from vireid.recipes import wrim_net
 from vireid.recipes.wrim_net import (
-    MIIM,
     PAPER,
     ROWS,
     Auxiliary,
     BatchHardTriplet,
     KeyInstance,
-    Mining,
     key_instance_contrast,
     projection_head,
 )
@@ -187,250 +183,6 @@ def test_contrast_computes_in_float32_and_survives_autocast():
 def test_contrast_refuses_what_it_does_not_know(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong))):
         key_instance_contrast(*samples_of(2, 2, 2, 3), **wrong)
-
-
-# --- MIIM -------------------------------------------------------------------------------------------------------------
-
-
-def small_miim(**changes) -> MIIM:
-    torch.manual_seed(0)
-    module = MIIM(8, **{"spatial_ratio": 2, "channel_ratio": 2, "pool": 2, "heads": 2} | changes).double()
-    for bn in (module.bn_in, module.bn_out):
-        if bn.affine:
-            nn.init.normal_(bn.weight)
-            nn.init.normal_(bn.bias)
-    return module
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"attention": "fused"},
-        {"spatial_ratio": 1, "channel_ratio": 4, "pool": 3},
-        {"pool": 1},
-        {"ceil": False},
-        {"positions": "none"},
-        {"positions": "sincos2d", "positions_on": "qk"},
-        {"key_positions": "pooled_centre"},
-        {"positions": "sincos2d", "key_positions": "pooled_centre"},
-        {"positions_on": "qk"},
-        {"gate_input": "raw"},
-        {"fusion": "mul"},
-        {"fusion": "add"},
-        {"affine": False, "token_norm": True, "projection_bias": False, "upsampling": "nearest"},
-    ],
-    ids=str,
-)
-def test_miim_is_the_formula(changes):
-    module = small_miim(**changes)
-    # Of height 7: the compression leaves one line of positions over, and the last keys stand for one line of queries.
-    x = torch.randn(2, 8, 7, 4, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(module(x), oracle.miim(x, module))
-
-
-def test_miim_gradient():
-    module = small_miim()
-    x = torch.randn(2, 8, 6, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(module, (x,), atol=1e-4)
-
-
-@pytest.mark.parametrize("channels, spatial, narrow, parameters", ANCHORS)
-def test_miim_has_the_published_size(channels, spatial, narrow, parameters):
-    with torch.device("meta"):
-        module = MIIM(channels, spatial_ratio=spatial, channel_ratio=narrow)
-    assert sum(p.numel() for p in module.parameters()) == parameters
-
-
-def test_a_gate_on_the_raw_map_makes_the_relu_idle():
-    x = torch.rand(2, 8, 4, 4, dtype=torch.float64)
-    module = small_miim(gate_input="raw")
-    module.bn_out = nn.Identity()
-    assert (module(x) > 0).all()
-    module.mining = replace(module.mining, gate_input="bn")
-    assert (module(x) == 0).any()
-
-
-def test_miim_keeps_layout_and_type():
-    module = MIIM(16, spatial_ratio=2, channel_ratio=2).to(memory_format=torch.channels_last)
-    x = torch.randn(2, 16, 12, 6).to(memory_format=torch.channels_last)
-    assert module(x).is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(module(x), module(x.contiguous()))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.isfinite(module(x)).all()
-
-
-def test_miim_refuses_what_it_cannot_do():
-    with pytest.raises(BadInput, match="30 channels cannot be 2 times narrower in 8"):
-        MIIM(30, spatial_ratio=1, channel_ratio=2)
-    with pytest.raises(BadInput, match="fusion cannot be 'plus'; it takes one of sigmoid_mul, mul, add"):
-        MIIM(16, spatial_ratio=1, channel_ratio=2, fusion="plus")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="pool cannot be 0; it takes a whole number of 1 or more"):
-        MIIM(16, spatial_ratio=1, channel_ratio=2, pool=0)
-    with pytest.raises(BadInput, match="unknown field of Mining 'gate'"):
-        MIIM(16, spatial_ratio=1, channel_ratio=2, gate="bn")
-    with pytest.raises(BadInput, match="3×8 positions is too small for spatial ratio 4"):
-        MIIM(16, spatial_ratio=4, channel_ratio=2)(torch.zeros(1, 16, 3, 8))
-    with pytest.raises(BadInput, match="pool 3"):
-        MIIM(16, spatial_ratio=1, channel_ratio=2, ceil=False)(torch.zeros(1, 16, 6, 2))
-
-
-def test_miim_alone_has_the_defaults_of_the_settings():
-    alone = MIIM(16, spatial_ratio=1, channel_ratio=2).mining
-    assert alone == Mining(spatial_ratio=(1,) * 4, channel_ratio=(2,) * 4)
-
-
-def test_every_setting_reaches_each_miim():
-    other = {
-        "spatial_ratio": (2, 2, 1, 1), "channel_ratio": (4, 2, 2, 4), "pool": 2, "heads": 4, "ceil": False,
-        "positions": "sincos2d", "key_positions": "pooled_centre", "positions_on": "qk", "upsampling": "nearest",
-        "gate_input": "raw", "fusion": "add", "affine": False, "token_norm": True, "projection_bias": False,
-        "attention": "fused",
-    }  # fmt: skip
-    assert set(other) == {f.name for f in fields(Mining)}
-    assert all(value != getattr(Mining(), name) for name, value in other.items())
-    network = wrim_net.build(replace(SMALL, mining=Mining(**other), miim=("shared",) * 4), 2)
-    for stage, miim in enumerate(network.miims.values()):
-        ratios = {name: (other[name][stage],) * 4 for name in ("spatial_ratio", "channel_ratio")}
-        assert vars(miim.mining) == other | ratios
-        assert miim.compress.kernel_size == (other["spatial_ratio"][stage],) * 2
-        assert miim.query.in_features == miim.restore.out_features // other["channel_ratio"][stage]
-
-
-# --- tokens -----------------------------------------------------------------------------------------------------------
-
-
-def test_attention_paths_agree():
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 8, count, 16) for count in (216, 24, 24))
-    fused, plain, auto = (attend(q, k, v, path=path) for path in ("fused", "plain", "auto"))
-    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
-    assert torch.equal(auto, plain)
-    many = torch.randn(2, 8, 216, 16)
-    assert torch.equal(attend(q, many, many), attend(q, many, many, path="fused"))
-    with pytest.raises(BadInput, match="attention path 'flash'"):
-        attend(q, k, v, path="flash")  # type: ignore[arg-type]
-
-
-def test_attention_by_hand():
-    # Scores 0 and log 3 after the division by √4: weights 1/4 and 3/4.
-    query = torch.tensor([[2 * math.log(3), 0.0, 0.0, 0.0]])
-    key = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    assert attend(query, key, torch.tensor([[4.0], [8.0]])).item() == pytest.approx(7.0)
-
-
-def test_position_tables_by_hand():
-    assert sincos(torch.tensor([0, 2]), 4)[0].tolist() == [0, 1, 0, 1]
-    wanted = [math.sin(2), math.cos(2), math.sin(0.02), math.cos(0.02)]
-    assert sincos(torch.tensor([2]), 4)[0].tolist() == pytest.approx(wanted)
-    assert sincos(torch.tensor([1.5]), 5).shape == (1, 5)
-    vertical, horizontal = torch.arange(24), torch.arange(9)
-    one = place(vertical, horizontal, 8, form="sincos1d", across=9)
-    two = place(vertical, horizontal, 8, form="sincos2d", across=9)
-    # Position (3, 2) of a grid nine wide is token 29.
-    assert torch.equal(one[29], sincos(torch.tensor([29]), 8)[0])
-    assert torch.equal(two[29], torch.cat((sincos(torch.tensor([3]), 4)[0], sincos(torch.tensor([2]), 4)[0])))
-
-
-def test_window_centres_by_hand():
-    # Nine positions in threes; eight, where the last window holds two.
-    device = torch.device("cpu")
-    assert window_centres(9, 3, 3, device).tolist() == [1, 4, 7]
-    assert window_centres(8, 3, 3, device).tolist() == [1, 4, 6.5]
-
-
-# --- the whole model's counts -----------------------------------------------------------------------------------------
-
-
-def on_meta(row: str | None = None, **changes):
-    config = replace(ROWS[row].config if row else PAPER, **changes)
-    with torch.device("meta"):
-        return wrim_net.build(config, 2)
-
-
-def path_of(network: nn.Module) -> int:
-    """Parameters that one visible picture meets, no classifier."""
-    skipped = ("classifier", ".infrared.", "head.")
-    return sum(p.numel() for name, p in network.named_parameters() if not any(word in name for word in skipped))
-
-
-@pytest.mark.parametrize(
-    "row, parameters, printed",
-    [
-        ("table3/baseline", RESNET50 + NECK, None),
-        ("table6/cbam", 26_028_640, "26.03"),
-        ("table6/non-local", 27_197_504, "27.20"),
-        ("table6/miim", 29_009_344, "29.01"),
-    ],
-)
-def test_parameters_of_a_path_with_one_neck(row, parameters, printed):
-    assert path_of(on_meta(row, parts=0)) == parameters
-    assert printed in (None, f"{parameters / 1e6:.2f}")
-
-
-def test_both_copies_are_stored():
-    assert sum(p.numel() for name, p in on_meta().named_parameters() if name.startswith("miims")) == 7_043_072
-
-
-def test_the_variant_of_a_reading_note_has_the_printed_size():
-    note = [
-        "mining.affine=false",
-        "mining.token_norm=true",
-        "mining.projection_bias=false",
-        "mining.upsampling=nearest",
-    ]
-    network = on_meta(mining=with_fields(PAPER, note).mining, parts=0, auxiliary=None, contrast=None)
-    assert f"{path_of(network) / 1e6:.2f}" == "28.99"
-
-
-@pytest.mark.parametrize(
-    "row, ceil, modules, products",
-    [
-        ("table6/cbam", True, 6.245, 6.213),
-        ("table6/non-local", True, 7.265, 7.608),
-        ("table6/miim", True, 7.186, 7.150),
-        ("table6/miim", False, 7.178, 7.139),
-    ],
-)
-def test_table_6_was_counted_at_224x224(row, ceil, modules, products):
-    """`modules` in billions by the rule that gives the printed 6.25, 7.27 and, within 0.1 %, 7.19."""
-    network = on_meta(row, parts=0, mining=replace(PAPER.mining, ceil=ceil)).eval()
-    images, visible = torch.zeros(1, 3, 224, 224, device="meta"), torch.tensor([0])
-    total = oracle.operations_of_modules(network, lambda: network.embed(images, visible))
-    if row == "table6/miim":
-        # Stages 1 and 2 enlarge their gates (56×56 and 28×28): eleven operations for each output.
-        total += 11 * (256 * 56**2 + 512 * 28**2)
-    assert total / 1e9 == pytest.approx(modules, abs=0.0005)
-    cost = measure(network, lambda given: network.embed(given, visible), images)
-    assert cost.macs_path / 1e9 == pytest.approx(products, abs=0.0005)
-    assert cost.parameters_path == path_of(network) - 2048  # the neck's bias is frozen and not counted there
-
-
-def test_macs_at_the_papers_own_size():
-    network = on_meta("table6/miim", parts=0)
-    cost = measure(network, lambda x: network.embed(x, torch.tensor([1])), torch.zeros(1, 3, 384, 144, device="meta"))
-    assert cost.macs_path / 1e9 == pytest.approx(7.877, abs=0.0005)
-
-
-@pytest.mark.parametrize(
-    "row, size, width", [("table3/full", (384, 144), 7168), ("table1/regdb-v2i", (256, 144), 17408)]
-)
-def test_embedding_width(row, size, width):
-    network = on_meta(row).eval()
-    assert tuple(ROWS[row].config.training.size) == size
-    assert network.embed(torch.zeros(1, 3, *size, device="meta"), torch.tensor([0])).shape == (1, width)
-
-
-@pytest.mark.parametrize("row, keys", [("table3/full", 24), ("table9/pool=1", 216), ("table1/regdb-v2i", 18)])
-def test_how_many_regions_a_query_sees(row, keys):
-    network = on_meta(row).eval()
-    seen = []
-    for module in network.modules():
-        if isinstance(module, MIIM):
-            module.key.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
-    network.embed(torch.zeros(1, 3, *ROWS[row].config.training.size, device="meta"), torch.tensor([0]))
-    assert seen == [keys] * 4
 
 
 # --- network and objective --------------------------------------------------------------------------------------------
