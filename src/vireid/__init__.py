@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from vireid.model import Model, load
     from vireid.training.run import Run
 
-# Name → (module, name there). Imported when first used, so that `import vireid` costs nothing: `load` brings torch
-# with it, `score` brings a compiler.
+# Name → (module, name there). Each is imported when first used, so `import vireid` is fast: `load` imports torch, and
+# `score` imports numba.
 _HOMES = {
     "BadInput": ("vireid.data.errors", "BadInput"),
     "Modality": ("vireid.data.modality", "Modality"),

@@ -136,9 +136,9 @@ def test_embedding_is_deterministic_of_length_one_and_uses_the_modality(name, ro
 @pytest.mark.parametrize(("name", "row"), DISTINCT)
 def test_the_order_of_samples_does_not_change_the_terms(name, row):
     """The terms must not depend on the position of a sample in the batch, unless the recipe draws partners at random,
-    as it says by `draws_rows`."""
+    as it says by `draws_samples`."""
     net = prepared(name, row)
-    if getattr(net, "draws_rows", False):
+    if getattr(net, "draws_samples", False):
         pytest.skip("this row draws partners from the batch; its own tests hand the draws in")
     batch = a_batch()
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(3))

@@ -250,7 +250,7 @@ def test_the_head_has_the_widths_of_the_settings():
 def test_random_selection_draws_from_the_batchs_generator():
     config = replace(SMALL, contrast=KeyInstance(top_k=1, selection="random"))
     network, batch = built(config, identities=6), a_batch(samples=24)
-    assert network.draws_rows and not built().draws_rows
+    assert network.draws_samples and not built().draws_samples
     with torch.no_grad():
         first, again = (network.objective(batch)["contrast"].item() for _ in range(2))
         other = network.objective(replace(batch, seed=6))["contrast"].item()

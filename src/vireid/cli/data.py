@@ -18,7 +18,7 @@ LAYOUTS = ("sysu-mm01", "regdb", "llcm")
 
 def register(verbs: argparse._SubParsersAction) -> None:
     """Add the verb group."""
-    group = verbs.add_parser("data", help="look after data sets", description="Look after data sets.")
+    group = verbs.add_parser("data", help="check or generate data", description="Check a data set, or generate one.")
     group.set_defaults(verb_function=lambda options: group.print_help())
     nouns = group.add_subparsers(dest="noun", metavar="VERB")
 
@@ -54,9 +54,9 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 
 FACTORS = {
-    "colour_shortcut": "how well colour alone tells people apart among visible pictures",
-    "look_alikes": "how many share body and garments but for a detail",
-    "one_sided_detail": "how much is seen from one side only",
+    "colour_shortcut": "how well colour alone distinguishes people in visible pictures",
+    "look_alikes": "how many people differ from others only in a detail",
+    "one_sided_detail": "how many details are visible from one side only",
     "sensor_gap": "how far the two kinds of sensor differ",
     "occlusion": "how often people are cut or hidden",
 }
@@ -78,7 +78,7 @@ def run_check(options: argparse.Namespace) -> None:
 
 
 def _expected(checkup: Checkup, name: str) -> str:
-    """The published count, or nothing where none was published or it was met."""
+    """The published count as text: empty if there is none, `as found` if it is equal to the count."""
     expected = checkup.expected.get(name)
     return "" if expected is None else "as found" if expected == checkup.counts[name] else f"{expected:,}"
 

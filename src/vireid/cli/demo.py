@@ -1,4 +1,4 @@
-"""`vireid demo`: the whole way, on a generated world, in minutes on two cores."""
+"""`vireid demo`: generate a world, train, evaluate and write a report, in minutes on two cores."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LAYOUT = "sysu-mm01"
 IDENTITIES = 150
 PICTURES = 4
 PICTURE_SIZE = Size(192, 96)
-# A network that learns from nothing in minutes on two cores; everything else is the recipe's own. SGD at AGW's rates
-# is for weights from ImageNet: from a random start it needs many times the steps that Adam does.
+# A network that learns from a random start in minutes on two cores. All other fields have the recipe's own values. SGD
+# at AGW's rates is for weights from ImageNet: from a random start it needs many times as many steps as Adam.
 SMALL = (
     "trunk=tiny",
     "weights=none",
@@ -39,9 +39,9 @@ def register(verbs: argparse._SubParsersAction) -> None:
     """Add the verb."""
     verb = verbs.add_parser(
         "demo",
-        help="the whole way in minutes",
+        help="all steps on a small generated world, in minutes",
         description="Generate a small world, train a small network, evaluate it by every protocol of its layout, "
-        "write an HTML report. Minutes on two CPU cores. Run again, it keeps what is finished and does the rest.",
+        "write an HTML report. It takes minutes on two CPU cores. A second call does only what is missing.",
     )
     verb.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where everything goes (demo)")
     verb.add_argument("--seed", type=console.count, default=0, metavar="S", help="of the world and of training")

@@ -94,7 +94,7 @@ def run_score(options: argparse.Namespace) -> None:
     from vireid.evaluation.scoring import read_features, score, with_both_draws
 
     if options.rerank != "none" and options.distance != "cosine":
-        raise BadInput(f"--rerank compares by cosine: leave --distance {options.distance} away")
+        raise BadInput(f"--rerank compares by cosine: leave out --distance {options.distance}")
     columns = read_features(options.features)
     how = {"distance": options.distance, "rerank": options.rerank, "permutation": options.permutation}
     names = with_both_draws(options.protocol, options.permutation)
@@ -102,7 +102,7 @@ def run_score(options: argparse.Namespace) -> None:
 
 
 def run_test(options: argparse.Namespace) -> None:
-    """Embed, evaluate, write down."""
+    """Embed and evaluate, then print and write the results."""
     from vireid.evaluation.breakdown import lines
     from vireid.experiments.test import TestOptions, test
     from vireid.training.progress import Terminal

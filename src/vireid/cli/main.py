@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
-            # argparse hides what a type's own parser said; ours say what to write instead.
+            # argparse drops the message of the function that reads the value. Our messages say what to write instead.
             if isinstance(error.__context__, BadInput):
                 raise BadInput(f"{'/'.join(action.option_strings) or action.metavar}: {error.__context__}") from None
             raise
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when done, 2 for a user's mistake (one sentence on standard error), 130 when interrupted. Anything else that
-        escapes is our mistake: Python prints its traceback and exits with 1.
+        is raised is our mistake: Python prints its traceback and exits with 1.
     """
     # Idle threads sleep instead of spinning. Where other work shares the cores (a loader's workers are enough), torch's
     # spinning OpenMP threads take the time that the working one needs: a training step was measured 7 times slower.
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("vireid: interrupted; what was saved is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (a pager, head) closed early; let Python's own flush at exit find nothing to complain about.
+        # The reader (such as `head`) closed the pipe early. Without this, Python's flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -31,7 +31,7 @@ class Records:
         split: N strings, each one of `train`, `val`, `test`.
         time: N float64 seconds, NaN where unknown; None where the layout has no times. Training and evaluation do not
             use it: the gallery will.
-        fold: which of RegDB's ten splits this is, 1 to 10; None where a layout has only one.
+        fold: which of RegDB's ten folds this is, 1 to 10; None where a layout has only one.
         notes: sentences about the data set for the user, such as how many pictures the reader left out.
 
     Raises (when an instance is made):

@@ -3,7 +3,7 @@
 A layout is a file of this folder with
 
     read(root, *, fold) -> Records      the records in the data set's own file order
-    FOLDS: int                          how many ready-made splits the data set has
+    FOLDS: int                          how many folds the data set has
     EXPECTED: dict[str, int]            the published counts, by the names of `doctor.counts`
 
 The name of the layout is the name of the file, with hyphens: `sysu_mm01.py` is `sysu-mm01`. To add a data set, add such
@@ -75,7 +75,7 @@ def read(layout: str, root: str | Path, *, fold: int = 1) -> Records:
     Args:
         layout: one of `layouts()`.
         root: the folder of the data set; for `folder` also the path of a CSV file.
-        fold: which ready-made split, from 1 to `folds(layout)`. RegDB has ten, the other layouts have one.
+        fold: which fold, from 1 to `folds(layout)`. RegDB has ten, the other layouts have one.
 
     Raises:
         BadInput: the layout or the fold is unknown, or the root has another layout; the sentence names the layout that
@@ -105,7 +105,7 @@ def check(
 
 
 def folds(layout: str) -> int:
-    """The number of ready-made splits of a layout.
+    """The number of folds of a layout.
 
     >>> folds("regdb")
     10

@@ -1,4 +1,4 @@
-"""RegDB (Nguyen et al., Sensors 2017): 412 identities, ten visible and ten thermal pictures each, ten splits.
+"""RegDB (Nguyen et al., Sensors 2017): 412 identities, ten visible and ten thermal pictures each, ten folds.
 
     root/Visible/<identity>/*.bmp   root/Thermal/<identity>/*.bmp
     root/idx/{train,test}_{visible,thermal}_{1..10}.txt      lines "relative path, blank, label"

@@ -1,4 +1,4 @@
-"""A report in pieces: by pair of cameras, by identity, and query by query.
+"""The result of one protocol by pair of cameras, by identity, and by query.
 
 A mean over thousands of queries can hide that one camera finds nothing. The pieces come from the same ranking as the
 report: the same distances, the same exclusion rule, the same draws.

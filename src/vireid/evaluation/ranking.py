@@ -209,7 +209,7 @@ def rank_once(
         reranker: makes the distances of one trial from its query and gallery features.
         camera: N integers; also rank within each gallery camera.
         listed: make ranked lists of this many queries of the first trial. The queries are spread evenly over the query
-            list, so that nobody chooses them by their result.
+            list, so they are not chosen by their result.
     """
     cameras = [_gallery_cameras(trial, camera) for trial in trials]
     expanded = [
@@ -258,7 +258,7 @@ LIST_LENGTH = 10
 
 
 def _collector(trial: Trial, listed: int, lists: dict[int, np.ndarray]) -> OnBlock:
-    """A function that fills `lists` for evenly spread queries while the distances pass by."""
+    """A function that fills `lists` for evenly spread queries, from the blocks of distances."""
     wanted = np.unique(np.linspace(0, len(trial.query) - 1, listed).astype(int))
 
     def collect(start: int, stop: int, values: np.ndarray, samples: np.ndarray) -> None:

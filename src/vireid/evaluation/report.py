@@ -1,4 +1,4 @@
-"""What an evaluation says: the numbers, and everything that moves them."""
+"""The report of an evaluation: the numbers, and everything that they depend on."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Report:
         minp: mean inverse negative penalty in percent, mean over trials.
         trials: for each draw the same six metrics and its own `valid_queries`, `queries`, `gallery`.
         std: for each metric the population standard deviation over trials, in percentage points (what `numpy.std`
-            gives); 0 when there is one trial. It says how much the draw moves the number, and nothing about another
-            training.
+            gives); 0 when there is one trial. It measures how much the draw changes the number, not how much a
+            second training changes it.
         valid_queries: queries with a true match left in the gallery; only these count. This number and the two below
             are those of the first trial.
         queries: all queries.
@@ -91,10 +91,10 @@ class Report:
 
 
 def incomparable(reports: Sequence[Report]) -> list[str]:
-    """Warnings about reports that answer the same question in different ways.
+    """Warnings about reports of the same task that must not be compared.
 
-    Reports on different layouts, directions or shots need no warning. A warning is needed where the same question was
-    asked under two conventions, or measured in two ways: papers print such numbers in one column.
+    Reports on different layouts, directions or shots need no warning. Reports of the same task need one if they follow
+    different conventions or were measured in different ways, because papers print such numbers in one column.
     """
     found = []
     for question, together in _by_question(reports).items():

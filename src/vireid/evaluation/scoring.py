@@ -1,4 +1,4 @@
-"""From features to a report: a protocol applied to a test set."""
+"""From features to a report: evaluate the features of a test set by a protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrialScores:
 
     Attributes:
         trial: the draw.
-        first: Q int64, the rank at which a query is answered as the protocol's CMC counts it; 0 without a match.
+        first: Q int64, the rank of the first true match as the protocol's CMC counts it; 0 without a match.
         precision: Q float64, average precision in 0..1; NaN without a match.
         penalty: Q float64, inverse negative penalty in 0..1; NaN without a match.
         metrics: the six metrics in percent, and `valid_queries`, `queries`, `gallery`.
@@ -107,7 +107,7 @@ def score(
         permutation: for the `@official` draws: what `read_permutation` gave, or the file.
 
     Raises:
-        BadInput: an array or a name cannot be used; the sentence says which.
+        BadInput: an array or a name cannot be used (the sentence says which), or no query of a trial has a true match.
     """
     rules = parse_protocol(protocol)
     if distance not in DISTANCES:
@@ -148,6 +148,9 @@ def evaluate(
         reranker: makes the distances of one trial, in place of `how.distance`.
         camera: N integers; also rank within each gallery camera, which `break_down` needs.
         listed: how many ranked lists to keep; see `rank_once`.
+
+    Raises:
+        BadInput: no query of a trial has a true match in its gallery.
     """
     rankings = rank_once(
         features, identity, trials, distance=how.distance, reranker=reranker, camera=camera, listed=listed

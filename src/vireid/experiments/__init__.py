@@ -1,1 +1,4 @@
-"""What the verbs of the program do, as functions of one typed options object each. Python users call the same ones."""
+"""What the verbs of the program do, one function for each verb. Most take a typed options object.
+
+The command line and `vireid.train`, `vireid.test` and `vireid.reproduce` call the same functions.
+"""

@@ -15,14 +15,14 @@ from vireid.training.configuration import with_fields
 
 @dataclass(frozen=True)
 class Costs:
-    """What a recipe costs, in counts and bytes, without its classifier. One path is that of one modality.
+    """The cost of a recipe in counts and bytes, without its classifier. A path is the path of one modality.
 
     Attributes:
-        recipe, row: what was counted.
-        size: height×width of the picture.
+        recipe, row: names of the recipe and of the table row; the row is None for the paper's own configuration.
+        size: height and width of the picture, in pixels.
         counts: `parameters_stored`, `parameters_path`, `macs_path`, `memory_weights`, `memory_activations` and
             `embedding`, see `vireid.networks.cost.Cost`.
-        published: what the paper printed for this row, by the same names.
+        published: the numbers that the paper printed for this row, by metric, in part with the names of `counts`.
     """
 
     recipe: str
@@ -38,11 +38,11 @@ class Costs:
 
 
 def cost(spec: str, *, size: Size | None = None, set: Sequence[str] | Mapping[str, Any] = ()) -> Costs:
-    """Count what one picture's path through a recipe costs.
+    """Count parameters, multiply-accumulates and memory of one picture's path through a recipe.
 
     Args:
         spec: `RECIPE` or `RECIPE:ROW`.
-        size: of the picture; None for the row's own.
+        size: height and width of the picture; None for the size in the configuration.
         set: changes of the configuration, as texts `field=value` or as a mapping.
 
     Raises:

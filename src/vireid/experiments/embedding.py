@@ -25,12 +25,12 @@ class Inference:
     Attributes:
         size: height and width that pictures are resized to.
         flip: average each feature with that of the mirrored picture.
-        batch: pictures at once.
+        batch: number of pictures that are embedded at once.
         precision: `off`, `bf16` or `fp16`.
         workers: loading processes.
         cache: folder for resized pictures, or None.
         device: where the network computes; None is the GPU if there is one.
-        title: of the progress bar.
+        title: title of the progress bar.
     """
 
     size: Size
@@ -44,7 +44,7 @@ class Inference:
 
 
 def used_samples(trials: dict[str, list[Trial]]) -> np.ndarray:
-    """The samples that some trial uses, ascending: N int64."""
+    """The samples that at least one trial uses, each once and ascending, as int64."""
     return np.unique(
         np.concatenate([side for drawn in trials.values() for t in drawn for side in (t.query, t.gallery)])
     )
@@ -59,12 +59,15 @@ def embed_records(
         embed: function from images and modalities to features; see `vireid.model.embedder`.
         network: the module that `embed` belongs to; it is moved to the device.
         records: the test pictures.
-        samples: which of them are needed, ascending.
-        how: loading and arithmetic.
-        progress: shows a bar.
+        samples: M positions in `records`, ascending: the pictures that are needed.
+        how: how pictures are loaded and embedded.
+        progress: where the bar is shown.
 
     Returns:
         N×D float32 for all N records; features of samples that are not needed are zero.
+
+    Raises:
+        BadInput: a picture cannot be read.
     """
     import torch
 

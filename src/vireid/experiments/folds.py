@@ -30,11 +30,11 @@ class FoldOptions:
         recipe: `RECIPE` or `RECIPE:ROW`.
         data: `LAYOUT:PATH` of a layout with several folds.
         runs: folder of the run directories, `fold-01` and so on.
-        folds: which ones, such as `1-10`, `3` or `1,3,5-7`; None for all.
+        folds: the folds to train, such as `1-10`, `3` or `1,3,5-7`; None for all.
         set: changes of every fold's configuration, as texts `field=value` or as a mapping.
         workers: loading processes.
         cache: folder for resized pictures.
-        command: what the runs record as their origin.
+        command: the command that the runs record.
     """
 
     recipe: str
@@ -62,12 +62,13 @@ Summary = dict[str, dict[str, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Folds:
-    """All folds that were asked for.
+    """The results of all folds that were asked for.
 
     Attributes:
-        recipe, row, layout, set: what was trained.
-        folds: each fold, ascending.
-        summary: mean and standard deviation over them.
+        recipe, row, layout: names of the recipe, of the table row (or None) and of the layout.
+        set: changes of the configuration, as texts `field=value`.
+        folds: the result of each fold, ascending.
+        summary: mean and standard deviation over the folds.
     """
 
     recipe: str
@@ -78,7 +79,7 @@ class Folds:
     summary: Summary
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` writes; a fold is called `trial` there, as it always was."""
+        """What `--json` writes. A fold is called `trial` there, so that programs that read older files still work."""
         done = [
             {"trial": one.number, "run": str(one.run), "reports": [report.to_json() for report in one.reports]}
             for one in self.folds
@@ -88,7 +89,7 @@ class Folds:
 
 
 def run_folds(asked: FoldOptions, progress: Progress = Quiet()) -> Folds:  # noqa: B008 has no state
-    """Train and test every fold asked for; a second call does only what is missing.
+    """Train and test every fold that was asked for. A second call does only what is missing.
 
     Raises:
         BadInput: the layout has one fold only, a fold is out of range, or a run directory holds something else.
@@ -126,7 +127,7 @@ def chosen(text: str | None, layout: str, count: int) -> list[int]:
             raise BadInput(f"--folds '{text}' is not of the form 1-{count}, 3 or 1,3,5-7")
         low, high = int(first), int(last if dash else first)
         if not 1 <= low <= high <= count:
-            raise BadInput(f"--folds '{text}': {layout} has folds 1 to {count}, in ascending order")
+            raise BadInput(f"--folds '{text}': {layout} has folds 1 to {count}; a range begins with its smaller number")
         found.update(range(low, high + 1))
     return sorted(found)
 
@@ -134,10 +135,16 @@ def chosen(text: str | None, layout: str, count: int) -> list[int]:
 def finished(
     directory: Path, protocols: Sequence[str], expected: Mapping[str, Any], fingerprint: str
 ) -> list[Measurement] | None:
-    """The measurements of a fold that is done, or None where something is left to do.
+    """The measurements of a finished fold, or None if a part of the fold is not finished.
 
-    A measurement counts only if its file is whole: it is written last and in one piece, so what a killed process left
-    is either done or done again.
+    The file of a measurement is written last, and in one piece. So a process that was killed leaves either a complete
+    file, which is used, or no file, and then the measurement is made again.
+
+    Args:
+        directory: the fold's run directory.
+        protocols: names of the protocols that must be measured.
+        expected: `recipe`, `row`, `config` (in JSON values) and `fold` that the run must have.
+        fingerprint: fingerprint of the fold's test records.
 
     Raises:
         BadInput: the directory holds a run of another recipe, configuration or fold.

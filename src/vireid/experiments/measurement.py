@@ -1,4 +1,4 @@
-"""A measurement: one protocol's report, how it was measured, and what can be shown of it. Kept in `RUN/reports`."""
+"""A measurement: one protocol's report, how it was measured, and some ranked lists. It is kept in `RUN/reports`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a report was measured with and on.
+    """The model, the data and the machine that a report was measured with.
 
     Attributes:
         command: the command, or the call from Python.
@@ -27,7 +27,7 @@ class Circumstances:
         untrained: whether it is the network before its first step.
         embedding: which embedding was compared, a key of `vireid.model.EMBEDDINGS`.
         root: folder of the data.
-        fingerprint: of the test records.
+        fingerprint: fingerprint of the test records.
         generated: whether the data are a generated world.
         started, versions, git_commit, hardware: see `vireid.training.run.Surroundings`.
     """
@@ -68,9 +68,9 @@ class Measurement:
 
     Attributes:
         report: the numbers.
-        measured: with what and on what.
+        measured: the model, the data and the machine.
         examples: ranked lists of a few queries of the first trial.
-        breakdown: the result in pieces, where it was asked for.
+        breakdown: the result by cameras and identities; None unless it was asked for.
         format: version of the file.
     """
 
@@ -93,17 +93,17 @@ class Measurement:
 
     @property
     def plain(self) -> bool:
-        """Whether it may stand beside a published number: the trained network, nothing added."""
+        """Whether it can be compared with a published number: a trained network, without flip, re-ranking and so on."""
         return not self.marks and not self.measured.untrained
 
     @property
     def file_name(self) -> str:
-        """A file name that no other way of measuring has."""
+        """The name of its file. Two measurements of one run that differ in protocol or marks have different names."""
         parts = ["untrained"] if self.measured.untrained else []
         return "-".join([*parts, self.report.protocol.replace("/", "-"), *self.marks]) + ".json"
 
     def keep(self, run: Run) -> None:
-        """Write it into the run's folder of reports.
+        """Write the measurement into the run's folder of reports.
 
         Raises:
             OSError: the folder cannot be written.
@@ -113,7 +113,7 @@ class Measurement:
 
     @classmethod
     def read(cls, file: Path) -> Measurement:
-        """What `keep` wrote.
+        """Read a measurement that `keep` wrote.
 
         Raises:
             BadInput: the file cannot be read, or another version of vireid wrote it.
@@ -130,7 +130,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class _Rest:
-    """A stored measurement without its report, which knows how to read itself."""
+    """A stored measurement without its report. `Report.from_json` reads the report."""
 
     measured: Circumstances
     examples: tuple[RankedList, ...]
@@ -139,7 +139,7 @@ class _Rest:
 
 
 def measurements(run: Run) -> list[Measurement]:
-    """Everything that `vireid test` kept in a run, in the order of the file names.
+    """All measurements that `vireid test` kept in a run, in the order of the file names.
 
     Raises:
         BadInput: a file cannot be read, or another version of vireid wrote it.

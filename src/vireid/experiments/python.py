@@ -18,7 +18,7 @@ Options = TypeVar("Options")
 
 
 def train(recipe: str, *, data: str, run: str | Path, progress: bool | Progress = False, **options: Any) -> Run:
-    """Train a recipe and leave a run directory: what `vireid train` does.
+    """Train a recipe and write a run directory, as `vireid train` does.
 
     Args:
         recipe: `RECIPE` or `RECIPE:ROW`, e.g. `agw`.
@@ -49,7 +49,7 @@ def test(
     progress: bool | Progress = False,
     **options: Any,
 ) -> list[Report]:
-    """Measure a run by named protocols: what `vireid test` does.
+    """Measure a run by named protocols, as `vireid test` does.
 
     Args:
         run: the run directory, or what `train` returned.
@@ -76,7 +76,7 @@ def test(
 def reproduce(
     recipe: str, table: str, *, data: str, progress: bool | Progress = False, **options: Any
 ) -> list[Comparison]:
-    """Train and test the rows of a paper's table: what `vireid reproduce` does.
+    """Train and test the rows of a paper's table, as `vireid reproduce` does.
 
     Args:
         recipe: the recipe, e.g. `peca`.
@@ -86,7 +86,7 @@ def reproduce(
         options: the other fields of `vireid.experiments.reproduce.ReproduceOptions`: `runs`, `set`, `workers`, `cache`.
 
     Returns:
-        Each row with its printed numbers (`row.published`) and ours (`ours.metrics`).
+        One comparison for each row: the printed numbers are `row.published`, ours are `ours.metrics`.
 
     Raises:
         BadInput: whatever a user can get wrong, in one sentence.
@@ -99,7 +99,7 @@ def reproduce(
 
 
 def _asked(kind: type[Options], verb: str, **given: Any) -> Options:
-    """The options object; `command` records the call where it was not given."""
+    """The options object. If `command` is not given, it records this call."""
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if strange := [name for name in given if name not in names]:
         raise unknown(f"option of vireid.{verb}", strange[0], names)

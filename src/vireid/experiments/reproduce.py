@@ -28,7 +28,7 @@ class ReproduceOptions:
         set: changes of every row's configuration, as texts `field=value` or as a mapping.
         workers: loading processes.
         cache: folder for resized pictures.
-        command: what the runs record as their origin.
+        command: the command that the runs record.
     """
 
     recipe: str
@@ -42,10 +42,10 @@ class ReproduceOptions:
 
 
 def reproduce(asked: ReproduceOptions, progress: Progress = Quiet()) -> list[Comparison]:  # noqa: B008 has no state
-    """Train and test each row of the table; a second call goes on where the first one stopped.
+    """Train and test each row of the table. A second call continues where the first one stopped.
 
     Raises:
-        BadInput: no such table or row, or whatever training and testing refuse.
+        BadInput: there is no such table or row, or training or testing raises it.
     """
     layout, _ = datasets.parse_source(asked.data)
     module = recipes.recipe(asked.recipe)

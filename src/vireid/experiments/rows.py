@@ -1,4 +1,4 @@
-"""`vireid rows`: every row of a paper's tables, the printed numbers beside what was measured here."""
+"""`vireid rows`: every row of a paper's tables, with the printed numbers and the numbers that were measured here."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Ours:
     Attributes:
         metrics: metric → percent.
         protocol: the protocol's name.
-        seed: of the training.
+        seed: seed of the training.
         set: what `--set` changed in the row's configuration.
         generated: whether the data are a generated world.
-        hardware: in words.
+        hardware: the hardware of the training, in words.
         run: the run directory.
-        measured_at: when.
+        measured_at: date and time of the measurement in UTC, ISO 8601.
     """
 
     metrics: Mapping[str, float]
@@ -49,10 +49,10 @@ class Ours:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row: what was printed, what was measured, and the command that measures it.
+    """A row with its printed numbers, our numbers, and the command that measures it.
 
     Attributes:
-        recipe, name: of the row.
+        recipe, name: names of the recipe and of the row.
         row: its configuration and printed numbers.
         ours: the newest plain measurement, or None.
     """
@@ -99,7 +99,7 @@ def rows(recipe: str | None = None, *, runs: Path = Path("runs"), progress: Prog
 
 
 def plain_measurements(folder: Path, progress: Progress = Quiet()) -> list[tuple[Run, Measurement]]:  # noqa: B008
-    """Every plain measurement of every run below a folder. What cannot be read is said and left out."""
+    """Every plain measurement of every run below a folder. A run that cannot be read is left out, with a message."""
     found = []
     for file in sorted(folder.glob("**/run.json")) if folder.is_dir() else ():
         try:
@@ -111,7 +111,7 @@ def plain_measurements(folder: Path, progress: Progress = Quiet()) -> list[tuple
 
 
 def ours(found: Iterable[tuple[Run, Measurement]], recipe: str, row: str, on: str | None) -> Ours | None:
-    """The newest measurement of a row by its protocol, or None."""
+    """The newest measurement of a row, or None. If `on` is given, only this protocol counts."""
     fitting = [
         (run, one)
         for run, one in found
@@ -120,7 +120,7 @@ def ours(found: Iterable[tuple[Run, Measurement]], recipe: str, row: str, on: st
     ]
     if not fitting:
         return None
-    # The first of equally new ones, so that the order of files decides and nothing else.
+    # `max` takes the first of equally new measurements, so the order of the files decides.
     run, newest = max(fitting, key=lambda pair: pair[1].measured.started)
     return Ours(
         metrics={name: getattr(newest.report, name) for name in METRICS},

@@ -1,4 +1,4 @@
-"""`vireid test`: a checkpoint, a test set and protocols, to measurements that are kept in the run directory."""
+"""`vireid test`: measure a checkpoint on a test set by protocols, and keep the measurements in the run directory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TestOptions:
     Attributes:
         run: the run directory.
         data: `LAYOUT:PATH`.
-        protocols: names; none for the layout's own.
+        protocols: names of protocols; if empty, the layout's own.
         flip: average with the mirrored picture's feature.
         embedding: `neck`, `pooled` or `both`.
         rerank: `none`, `k-reciprocal` or `query-expansion`.
@@ -58,8 +58,8 @@ class TestOptions:
         cache: folder for resized pictures.
         permutation: SYSU-MM01's `rand_perm_cam.mat`.
         features: also write the features to this `.npz` file.
-        breakdown: also cut each result into pieces.
-        command: what the report records as its origin.
+        breakdown: also compute each result by cameras and identities.
+        command: the command that the measurement records.
     """
 
     run: Path
@@ -80,16 +80,16 @@ class TestOptions:
     breakdown: bool = False
     command: str = ""
 
-    __test__: ClassVar[bool] = False  # pytest collects classes called Test… wherever they are imported
+    __test__: ClassVar[bool] = False  # pytest would collect it, because its name begins with Test
 
 
 def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:  # noqa: B008 has no state
-    """Measure a run by every protocol asked for, and keep the measurements in its directory.
+    """Measure a run by every protocol that was asked for, and keep the measurements in its directory.
 
     The trials are drawn once, each picture is embedded once, and each trial is ranked once.
 
     Raises:
-        BadInput: whatever the user can get wrong, such as another RegDB fold than the one trained on.
+        BadInput: the run, the data, a protocol or an option cannot be used; for example, the fold is not the run's.
     """
     from vireid.model import EMBEDDINGS, embedder, load
     from vireid.training.run import open_run
@@ -119,14 +119,14 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     return found
 
 
-test.__test__ = False  # type: ignore[attr-defined]  # nor is it a test
+test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it in every file that imports it
 
 
 Drawn = tuple[Protocol, list[Trial]]
 
 
 def draw(asked: TestOptions, run: Run) -> tuple[Records, list[Drawn]]:
-    """The test records, and each protocol asked for with its trials.
+    """The test records, and each protocol that was asked for with its trials.
 
     Raises:
         BadInput: a protocol for another layout, another fold than the run's, or data that cannot be read.
@@ -147,7 +147,7 @@ def own_fold(run: Run, layout: str, asked: int | None) -> int:
     """The fold to test on: the run's own.
 
     Raises:
-        BadInput: another one was asked for. About half of another fold's test identities were trained on.
+        BadInput: another fold was asked for. About half of its test identities are in the run's training set.
     """
     trained = run.facts.data.fold if run.facts.data.layout == layout else None
     if trained is not None and asked is not None and asked != trained:
@@ -212,7 +212,7 @@ def _circumstances(model: Model, records: Records, asked: TestOptions) -> Circum
 
 
 def _about_the_choice(model: Model, untrained: bool) -> tuple[str, ...]:
-    """What a reader must know about how the checkpoint was chosen."""
+    """Warnings for the report about how the checkpoint was chosen."""
     chosen = model.run.facts.validation
     if untrained or chosen is None:
         return ()

@@ -1,4 +1,4 @@
-"""`vireid train`: a recipe and data, to a run directory."""
+"""`vireid train`: train a recipe on data, and write a run directory."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class TrainOptions:
         data: `LAYOUT:PATH`.
         run: the run directory; new or empty, unless `resume`.
         set: changes of the configuration, as texts `field=value` or as a mapping.
-        resume: go on from the last checkpoint, or start if there is none.
+        resume: continue from the last checkpoint, or start if there is none.
         fold: RegDB's fold, 1 to 10.
         workers: loading processes.
         cache: folder for resized pictures.
-        checkpoint_steps: also save every so many steps.
+        checkpoint_steps: number of steps between two checkpoints within an epoch; None for none.
         skip_unreadable: replace a picture that cannot be read by another one of its identity and modality.
-        validate_every: measure after every so many epochs, and keep the best as `best.pt`.
+        validate_every: number of epochs between two validations; the best epoch is kept as `best.pt`. None for none.
         validate_on: `val` (the default) or `test`.
         tracker: `tensorboard`, `wandb` or `mlflow`, besides the run's own log.
-        command: what the run records as its origin.
+        command: the command that the run records.
     """
 
     recipe: str
@@ -68,14 +68,14 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be trained on what: everything that is known before a network is built.
+    """The recipe and the data of a training, before the network is built.
 
     Attributes:
         recipe: the recipe's name.
         config: its configuration.
         records: the training pictures.
         validation: what is measured between epochs, or None.
-        facts: what `run.json` will say.
+        facts: the content of `run.json`.
     """
 
     recipe: str
@@ -85,7 +85,7 @@ class Plan:
     facts: RunFacts
 
     def network(self) -> nn.Module:
-        """The network before its first step. It depends on the configuration alone: it is the same on every process."""
+        """The network before its first step, the same on every process. Its start depends on the configuration only."""
         from vireid.training.loop import seed_everything
 
         _, identities = self.records.labels()
@@ -94,12 +94,13 @@ class Plan:
 
 
 def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B008 has no state
-    """Train, and leave a run directory.
+    """Train a recipe, and write a run directory.
 
-    Under a launcher every process calls this. Only the main process writes and speaks.
+    With several processes, every process calls this function. Only the main process writes and prints.
 
     Raises:
-        BadInput: whatever the user can get wrong; nothing that was there before is lost.
+        BadInput: an option, the recipe or the data cannot be used, the run directory is not free, or training fails
+            (see `vireid.training.loop.train`). Files that were there before are kept.
     """
     from vireid.training.loop import accelerator_for
     from vireid.training.loop import train as fit
@@ -140,7 +141,7 @@ def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B0
 
 
 def plan(asked: TrainOptions) -> Plan:
-    """Read the recipe and the data, and say what would be trained.
+    """Read the recipe and the data, and plan the training.
 
     Raises:
         BadInput: an unknown recipe, row, field or layout, or data that cannot be read.
@@ -200,7 +201,7 @@ class Pictures:
 
     @classmethod
     def of(cls, planned: Plan, asked: TrainOptions) -> Pictures:
-        """Open the cache, if there is to be one."""
+        """The pictures of a plan. Opens the cache, if the options name one."""
         from vireid.data.cache import PictureCache
 
         size = planned.config.training.size
@@ -246,7 +247,7 @@ class Pictures:
         )
 
     def once(self) -> Iterator[Batch]:
-        """Each training picture once, in file order, without augmentation: a recipe's memory starts from these."""
+        """Each training picture once, in file order and without augmentation. A recipe's memory starts from them."""
         import torch
 
         from vireid.augment.normalise import normalise
@@ -264,10 +265,13 @@ class Pictures:
 
 
 def check_directory(asked: TrainOptions, facts: RunFacts) -> bool:
-    """Whether there is a run to go on with; asked before the network is built and its weights are fetched.
+    """Whether the directory holds a run that can be resumed. False: a new run can begin there.
+
+    `train` checks this twice: before the network is built and its weights are downloaded, and again when the directory
+    is locked.
 
     Raises:
-        BadInput: the run there was made with another configuration or other data, or something is in the way.
+        BadInput: the run there has another recipe, configuration, validation or data, or the directory is not empty.
     """
     directory = asked.run
     if not (asked.resume and (directory / "run.json").exists()):

@@ -31,12 +31,12 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class Validation:
-    """What is measured after how many epochs.
+    """What is measured during training, and how often.
 
     Attributes:
         every: epochs between two measurements.
-        on: `val`, identities that are then not trained on, or `test`.
-        rules: the protocol that is applied to these records.
+        on: the split that is measured: `val`, and its identities are not trained on, or `test`.
+        rules: the protocol.
         records: the pictures to measure on.
         trials: the protocol's draws from them.
     """
@@ -48,7 +48,7 @@ class Validation:
     trials: list[Trial]
 
     def facts(self) -> ValidationFacts:
-        """What `run.json` says about it."""
+        """The entry about validation in `run.json`."""
         return ValidationFacts(
             every=self.every,
             on=self.on,
@@ -68,10 +68,11 @@ def plan(records: Records, *, every: int | None, on: str | None, epochs: int) ->
         records: all records of the data.
         every: `--validate-every`; None for no validation.
         on: `--validate-on`; None for `val`.
-        epochs: how many the run has.
+        epochs: number of epochs of the run.
 
     Raises:
-        BadInput: the data have no validation identities, or nothing would ever be measured.
+        BadInput: the data have no validation identities or nothing else to train on, `every` is not from 1 to `epochs`,
+            or `on` is given without `every`.
     """
     training = datasets.training_records(records)
     if every is None:
@@ -99,11 +100,11 @@ def plan(records: Records, *, every: int | None, on: str | None, epochs: int) ->
 def after_epoch(
     validation: Validation, network: nn.Module, run: Run, how: Inference, progress: Progress
 ) -> Callable[[int], dict[str, Any]]:
-    """The function that the training loop calls after each epoch, in the main process alone.
+    """The function that the training loop calls after each epoch, in the main process only.
 
-    It measures the network as it is, keeps it as `best.pt` if it is the best so far, and returns what the log line
-    should say. It draws no random number and leaves nothing behind in the network, so training continues as if it had
-    not been called. A run that was killed and resumed finds its best result so far in `best.pt`.
+    It measures the network, saves it as `best.pt` if it is the best so far, and returns the validation entry of the log
+    line. It draws no random number and does not change the network, so it does not change the training. A resumed run
+    reads the best result so far from `best.pt`.
     """
     from vireid.training import checkpoint
 

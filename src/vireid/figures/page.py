@@ -28,7 +28,7 @@ from vireid.training.run import Run
 
 THUMBNAIL = Size(96, 48)
 
-# Two-sided 95 % points of Student's t for 1, 2, … degrees of freedom; past the end the normal's 1.96 is close enough.
+# Two-sided 95 % points of Student's t for 1, 2, … degrees of freedom; `student` continues them.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
@@ -39,7 +39,7 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
         out: the HTML file; replaced whole or not at all.
         runs: run directories, each trained and tested.
         title: the page's heading.
-        sheet: a PNG or JPEG to show as what the pictures look like.
+        sheet: a PNG or JPEG with examples of the pictures.
 
     Raises:
         BadInput: no run has a report yet, a report cannot be read, or the file cannot be written.
@@ -81,7 +81,22 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     mean = sum(values) / n
     deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, (_T95[n - 2] if n - 2 < len(_T95) else 1.96) * deviation / math.sqrt(n)
+    return mean, student(n - 1) * deviation / math.sqrt(n)
+
+
+def student(freedom: int) -> float:
+    """The two-sided 95 % point of Student's t distribution, to 0.001.
+
+    Args:
+        freedom: degrees of freedom, 1 or more. Beyond the table, the first terms of Fisher's expansion are used.
+
+    >>> student(2), round(student(16), 3), round(student(30), 3), round(student(1000), 3)
+    (4.303, 2.12, 2.042, 1.962)
+    """
+    if freedom <= len(_T95):
+        return _T95[freedom - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _as_listed(protocol: str) -> tuple[int, str]:
@@ -120,7 +135,7 @@ def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Me
 
 
 def _how(report: Report) -> str:
-    """Everything that moves the numbers of one protocol, in a line."""
+    """Everything that the numbers of one protocol depend on, in one line."""
     draws = f"{len(report.trials)} draws" if len(report.trials) > 1 else "1 draw"
     return (
         f"{report.valid_queries} of {report.queries} queries count · {report.gallery} gallery pictures · {draws} · "

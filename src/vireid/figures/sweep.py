@@ -21,7 +21,7 @@ svg .tick, svg .axis { fill: #66717e; } svg .grid { stroke: #dfe4ea; }
 
 
 def swept(rows: Iterable[str]) -> dict[str, list[tuple[float, str]]]:
-    """Rows of a table by the parameter they vary, if that is what all of them do.
+    """Group the rows of a table by the parameter that they vary, if every row varies one.
 
     Returns:
         `TABLE/PARAMETER` → (value, row name), ascending; empty unless every name is `TABLE/PARAMETER=NUMBER`.
@@ -57,7 +57,7 @@ def write_curve(
     """
     points = sorted(points)
     values = [value for point in points for value in point[1:] if math.isfinite(value)]
-    # Not from 0: what a sweep shows is a few percent.
+    # The axis does not begin at 0, because the results of a sweep differ by a few percent only.
     around = (max(0.0, math.floor(min(values)) - 1.0), min(100.0, math.ceil(max(values)) + 1.0)) if values else None
     chart = charts.lines(
         {"Rank-1": [(v, rank1) for v, rank1, _ in points], "mAP": [(v, mean) for v, _, mean in points]},

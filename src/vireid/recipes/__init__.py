@@ -5,7 +5,7 @@ gives a network with
 
 - `objective(batch) -> {term: scalar tensor}`,
 - `embed(images, modality) -> features`: N×3×H×W normalised images and N modalities to N×D, each of length one,
-- `embed_pooled(images, modality) -> features`, only where something can be compared before the neck,
+- `embed_pooled(images, modality) -> features`, only if there is a feature before the neck to compare,
 - `new_parameters() -> [parameter]`: those that learn at the full rate,
 - `before_training(batches)`, only where a memory starts from the features of all training pictures,
 - `pretrained_parts() -> ([stem, …], stages)`: the modules that ImageNet weights are loaded into.

@@ -107,7 +107,7 @@ class ICAL:
     than m, while the text says "encourages similar features". `hinge` is max(D - m, 0), `hinge_sq` its square."""
     source: Literal["before_colour_aug", "after_colour_aug"] = "before_colour_aug"
     """not stated: auxiliary samples are made before channel exchange and erasing; after an exchange the three channels
-    of a visible sample may be equal, and the six patterns would be two."""
+    of a visible sample may be equal, and the six patterns would be two, up to channel order."""
     in_ce: bool = False
     """not stated: whether auxiliary samples are classified, as "data augmentation"; equation 4 does not name them."""
     in_ins: bool = False
@@ -201,7 +201,7 @@ class InstanceContrast:
     temperature: Positive = 0.15
     """paper, section 4.2.1: τ_ins of equation 6."""
     negatives: Count = 50
-    """paper, section 4.1.2: |Q|, the nearest of the 56 negatives in the batch; the memory holds centroids only."""
+    """paper, section 4.1.2: |Q|, the nearest of the 56 negatives in the batch (the memory holds no samples)."""
     positives: Literal["any", "cross_modality"] = "any"
     """paper, section 3.3: the hardest positive is of any modality; `cross_modality`: of another one than the anchor."""
     name: ClassVar[str] = "instance"
@@ -378,7 +378,7 @@ class PECA(nn.Module):
     def __init__(self, config: Config, identities: int) -> None:
         super().__init__()
         self.config = config
-        self.draws_rows = config.ical is not None  # at random, so the order of the samples matters
+        self.draws_samples = config.ical is not None  # at random, so the order of the samples matters
         stems = list(Modality) if config.ical else [Modality.VISIBLE, Modality.INFRARED]
         self.encoder = Encoder(
             config.training.trunk, non_local=config.non_local, gem_power=config.gem_power, modalities=stems
@@ -403,7 +403,7 @@ class PECA(nn.Module):
 
     @torch.no_grad()
     def local_features(self, images: Tensor, modality: Tensor) -> Tensor:
-        """f^s of equation 1, N×3D: upper, middle and lower part side by side. No gradient: equation 1 would stop it."""
+        """f^s of equation 1, N×3D: upper, middle and lower part side by side. Equation 1 stops its gradient."""
         gsl = self.config.gsl or GSL()
         parts = three_parts(images)
         if gsl.part_resize == "full":
@@ -446,7 +446,7 @@ class PECA(nn.Module):
         return terms
 
     def _samples(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
-        """The batch with auxiliary samples where ICAL is on, then changed by the colour operations that waited."""
+        """The batch with auxiliary samples where ICAL is on, then changed by the late operations of `Config.colour`."""
         if self.config.ical is None:
             return batch, batch.identity[:0], batch.identity[:0]
         generator = batch.generator()

@@ -307,7 +307,7 @@ class BatchHardTriplet:
 
 @settings
 class Auxiliary:
-    """Losses on features of stage 3 (P4), which also are a part of the embedding."""
+    """Losses on features of stage 3 (P4), which are also part of the embedding."""
 
     weight: NonNegative = 0.1
     """supplement B: λ2."""
@@ -369,7 +369,7 @@ class WRIMNet(nn.Module):
         super().__init__()
         self.config = config
         # Whether the objective draws positives at random, so that the order of the samples matters.
-        self.draws_rows = isinstance(config.contrast, KeyInstance) and config.contrast.selection == "random"
+        self.draws_samples = isinstance(config.contrast, KeyInstance) and config.contrast.selection == "random"
         trunk = config.training.trunk
         attention = other_attention(config.attention, trunk)
         self.stem = Stem(trunk)
@@ -517,7 +517,7 @@ class Config:
     auxiliary: Auxiliary | None = Auxiliary()
     """paper, section 3.2: losses and features of stage 3, or null."""
     label_smoothing: Share = 0.0
-    """not stated: of every cross-entropy; none, but fast-reid's base configuration has 0.1."""
+    """not stated: ε of every cross-entropy; 0, although fast-reid's base configuration has 0.1."""
     compared: Literal["bn", "pool"] = "bn"
     """not stated: features at test time, after the necks as fast-reid's head gives them, or before (`pool`)."""
     normalised: Literal["whole", "per_part"] = "whole"

@@ -168,7 +168,7 @@ def _checked(hint: Any, value: Any, shown: str, given: Any = None) -> Any:
             return None
         raise _refused(hint, given, shown)
     try:
-        # JSON rather than Python values: pydantic's strict mode then takes a list for a tuple, and nothing else new.
+        # JSON, not Python values: from JSON, pydantic's strict mode also accepts a list for a tuple.
         return pydantic.TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value))
     except (pydantic.ValidationError, TypeError, ValueError):
         raise _refused(hint, given, shown) from None

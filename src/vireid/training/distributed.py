@@ -1,8 +1,8 @@
 """Data-parallel training in several processes, with the same result as one process with the whole batch.
 
 A launcher (torchrun, SLURM with torchrun, accelerate) starts the processes. This module connects them, all-gathers
-samples, synchronises batch normalisation, and makes all processes stop if one of them meets a mistake. In a process
-that runs alone every function does nothing, or what its name says for one process.
+samples, synchronises batch normalisation, and makes all processes stop if one of them meets a mistake. With only
+one process, nothing is exchanged.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Journal:
     Args:
         run: the run directory.
         accelerator: from `vireid.training.loop.accelerator_for`; it knows the tracker, if there is one.
-        progress: what to talk through.
+        progress: where lines and the bar are shown.
         epochs: number of epochs of the whole run.
         steps: steps in one epoch.
         images: images in one step, over all processes.

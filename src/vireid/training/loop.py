@@ -118,7 +118,7 @@ def train(
         resume: continue from the last checkpoint, if there is one.
         checkpoint_steps: also save after every so many steps within an epoch.
         after_epoch: called with the number of the epoch, in the main process only. The result is added to the log line.
-        progress: what the main process talks through.
+        progress: where the main process shows lines and the bar.
 
     Raises:
         BadInput: a term is not finite (the sentence names it and the step; the last checkpoint is kept), the disk is
@@ -151,7 +151,7 @@ class _Loop:
         objective: the model inside the wrappers of accelerate.
         optimiser: accelerate's optimiser.
         training, run, steps, accelerator: as in `train`.
-        at: where the training is.
+        at: the next step.
     """
 
     model: nn.Module

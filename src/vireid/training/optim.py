@@ -127,7 +127,7 @@ class WarmUpSteps:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> dict[str, float]:
-    """Put every group at `factor` times its full rate; returns the rate by group name."""
+    """Set the rate of every group to `factor` times its full rate. Returns the rate by group name."""
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return {group["name"]: group["lr"] for group in optimiser.param_groups}

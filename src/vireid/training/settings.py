@@ -1,4 +1,4 @@
-"""The settings that every recipe shares: how long, on what, how fast."""
+"""The settings that every recipe has, such as epochs, batch, optimiser and trunk."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Training:
 
     weights: str = "imagenet"
     """ours: `none` starts at random, `imagenet` downloads torchvision's file once and checks its hash, a file name is
-    read with every key accounted for."""
+    read; each of its tensors must fit the trunk, except those of the classifier."""
 
     precision: Literal["off", "bf16", "fp16"] = "off"
     """ours: `off` is float32; `bf16` and `fp16` are mixed precision, for speed; `fp16` needs a GPU."""
