@@ -102,6 +102,7 @@ def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B0
         BadInput: an option, the recipe or the data cannot be used, the run directory is not free, or training fails
             (see `vireid.training.loop.train`). Files that were there before are kept.
     """
+    from vireid.training.journal import check_tracker
     from vireid.training.loop import accelerator_for
     from vireid.training.loop import train as fit
 
@@ -109,6 +110,8 @@ def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B0
     with distributed.main_process_speaks(), contextlib.ExitStack() as lock:
         with distributed.raise_together():
             planned = plan(asked)
+            if asked.tracker is not None:
+                check_tracker(asked.tracker)  # before weights are downloaded
             if main:
                 check_directory(asked, planned.facts)
         network = distributed.local_main_process_first(planned.network)
