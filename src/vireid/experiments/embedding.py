@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,9 @@ class Inference:
     title: str = "embedding"
 
 
-def used_samples(trials: dict[str, list[Trial]]) -> np.ndarray:
+def used_samples(trials: Iterable[Sequence[Trial]]) -> np.ndarray:
     """The samples that at least one trial uses, each once and ascending, as int64."""
-    return np.unique(
-        np.concatenate([side for drawn in trials.values() for t in drawn for side in (t.query, t.gallery)])
-    )
+    return np.unique(np.concatenate([side for drawn in trials for t in drawn for side in (t.query, t.gallery)]))
 
 
 def embed_records(

@@ -14,7 +14,7 @@ from vireid.data.errors import BadInput
 from vireid.data.protocol import default_protocols
 from vireid.data.settings import Whole, options
 from vireid.evaluation.report import METRICS, Report
-from vireid.experiments.measurement import Measurement
+from vireid.experiments.measurement import Measurement, file_name
 from vireid.experiments.test import TestOptions, test
 from vireid.experiments.train import TrainOptions, train
 from vireid.training.configuration import as_assignments, to_json, with_fields
@@ -159,7 +159,7 @@ def finished(
     found = []
     for protocol in protocols:
         try:
-            one = Measurement.read(run.reports / f"{protocol.replace('/', '-')}.json")
+            one = Measurement.read(run.reports / file_name(protocol))
         except BadInput:
             return None
         if one.measured.epochs != expected["config"]["epochs"] or one.measured.fingerprint != fingerprint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,11 @@ from vireid.evaluation.report import Report
 from vireid.training.run import Hardware, Run
 
 FORMAT = 2
+
+
+def file_name(protocol: str, *, marks: Iterable[str] = (), untrained: bool = False) -> str:
+    """The name of a measurement's file in `RUN/reports`. Each way of measuring has a name of its own."""
+    return "-".join([*(["untrained"] if untrained else []), protocol.replace("/", "-"), *marks]) + ".json"
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,7 @@ class Measurement:
     @property
     def file_name(self) -> str:
         """The name of its file. Two measurements of one run that differ in protocol or marks have different names."""
-        parts = ["untrained"] if self.measured.untrained else []
-        return "-".join([*parts, self.report.protocol.replace("/", "-"), *self.marks]) + ".json"
+        return file_name(self.report.protocol, marks=self.marks, untrained=self.measured.untrained)
 
     def keep(self, run: Run) -> None:
         """Write the measurement into the run's folder of reports.

@@ -10,7 +10,7 @@ from vireid import datasets, recipes
 from vireid.data.errors import unknown
 from vireid.data.protocol import default_protocols
 from vireid.data.settings import Whole, options
-from vireid.experiments.rows import Comparison, ours, plain_measurements
+from vireid.experiments.rows import Comparison, ours
 from vireid.experiments.test import TestOptions, test
 from vireid.experiments.train import TrainOptions, train
 from vireid.training.progress import Progress, Quiet
@@ -57,12 +57,11 @@ def reproduce(asked: ReproduceOptions, progress: Progress = Quiet()) -> list[Com
         progress.say(f"{asked.recipe}:{name} → {directory}")
         how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
         spec = f"{asked.recipe}:{name}"
-        train(TrainOptions(spec, asked.data, directory, set=asked.set, resume=True, **how), progress)
+        run = train(TrainOptions(spec, asked.data, directory, set=asked.set, resume=True, **how), progress)
         measured = test(TestOptions(directory, asked.data, protocols=tuple(protocols), **how), progress)
         protocol = measured[0].report.protocol.removesuffix("@agw")
-        found.append(
-            Comparison(asked.recipe, name, row, ours(plain_measurements(directory), asked.recipe, name, protocol))
-        )
+        just_measured = ours(((run, one) for one in measured), asked.recipe, name, protocol)
+        found.append(Comparison(asked.recipe, name, row, just_measured))
     return found
 
 

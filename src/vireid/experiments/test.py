@@ -98,7 +98,7 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     records, drawn = draw(asked, run)
     model = load(run, untrained=asked.untrained, checkpoint=asked.checkpoint)
     how = Inference(model.size, asked.flip, asked.batch, asked.precision, asked.workers, asked.cache)
-    samples = used_samples({rules.name: trials for rules, trials in drawn})
+    samples = used_samples(trials for _, trials in drawn)
     features = embed_records(embedder(model.network, asked.embedding), model.network, records, samples, how, progress)
     if asked.features:
         write_features(asked.features, features, records)

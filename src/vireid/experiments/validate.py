@@ -136,7 +136,7 @@ def _measured(validation: Validation, network: nn.Module, how: Inference, progre
     try:
         how = replace(how, device=next(network.parameters()).device, title="validating")
         embed: Any = network.embed
-        samples = used_samples({validation.rules.name: validation.trials})
+        samples = used_samples([validation.trials])
         features = embed_records(embed, network, records, samples, how, progress)
     finally:
         network.train(training)

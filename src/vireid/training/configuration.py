@@ -16,8 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
+import pydantic
+
 from vireid.data.errors import BadInput, unknown
-from vireid.data.settings import Note, alternatives, hints, in_words, note, parts_of, read_note
+from vireid.data.settings import STRICT, Note, alternatives, hints, in_words, note, parts_of, read_note
 from vireid.data.size import Size
 
 Config = TypeVar("Config")
@@ -159,10 +161,6 @@ def _words(hint: Any) -> set[str]:
 def _checked(hint: Any, value: Any, shown: str, given: Any = None) -> Any:
     """The value if the annotation allows it; lists become tuples. `given` is what the user wrote, for the sentence."""
     given = value if given is None else given
-    import pydantic
-
-    from vireid.data.settings import STRICT
-
     if any(isinstance(kind, type) and is_dataclass(kind) for kind in alternatives(hint)):
         if value is None and type(None) in alternatives(hint):
             return None
