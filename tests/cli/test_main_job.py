@@ -100,9 +100,11 @@ def test_rows_show_missing_as_missing_and_the_command(tmp_path, capsys):
     assert rows["sysu-mm01/all"]["published"]["rank1"] == 47.5 and rows["sysu-mm01/all"]["ours"] is None
     printed = capsys.readouterr().out
     command = "vireid reproduce agw sysu-mm01/all --data sysu-mm01:PATH"
-    assert "47.50 | –" in printed and command not in printed and rows["sysu-mm01/all"]["command"] == command
-    table = printed.partition("\n\n")[0]
-    assert max(map(len, table.splitlines())) <= 100
+    assert command not in printed and rows["sysu-mm01/all"]["command"] == command
+    paper, ours = (line.split() for line in printed.splitlines()[2:4])
+    assert paper == ["all", "sysu-mm01/all/single", "paper", "47.50", "84.39", "92.14", "47.65", "35.30"]
+    assert ours == ["ours", *["–"] * 5]
+    assert max(map(len, printed.splitlines())) <= 112
     assert main(["rows", "agw", "--runs", str(tmp_path), "--commands"]) == 0
     assert command in capsys.readouterr().out
 
@@ -115,6 +117,7 @@ def test_reproduce_trains_tests_and_shows_paper_beside_ours_and_goes_on_where_it
         (row,) = json.loads((tmp_path / "table.json").read_text())
         assert row["published"]["rank1"] == 47.5 and 0 <= row["ours"]["rank1"] <= 100
         assert row["ours"]["generated"] and row["ours"]["set"] == list(SECOND)
+        assert row["ours"]["protocol"] == row["on"] == "sysu-mm01/all/single"
     assert "generated world" in capsys.readouterr().out
     assert main(["rows", "agw", "--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "rows.json")]) == 0
     rows = {row["row"]: row for row in json.loads((tmp_path / "rows.json").read_text())}

@@ -95,7 +95,7 @@ def test_rows_take_the_plain_report_only(worlds, tmp_path):
     arguments = ["reproduce", "agw", "sysu-mm01/all", "--data", f"sysu-mm01:{worlds['sysu-mm01']}", "--workers", "0"]
     small = ("trunk=tiny", "weights=none", "size=64x32", "identities_per_batch=3", "epochs=1", "epoch_length=1")
     assert main([*arguments, "--runs", str(tmp_path), "--json", str(tmp_path / "t.json"), "--set", *small]) == 0
-    run = tmp_path / "agw" / "sysu-mm01" / "all" / "sysu-mm01"
+    (run,) = (file.parent for file in tmp_path.glob("**/run.json"))
     plain = json.loads((tmp_path / "t.json").read_text())[0]["ours"]["rank1"]
     for kept in (run / "reports").iterdir():
         stored = json.loads(kept.read_text())

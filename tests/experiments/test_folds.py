@@ -116,7 +116,8 @@ def test_folds_that_are_none(text):
 
 def test_mistakes_are_one_sentence(done, worlds, tmp_path, capsys):
     assert main(command(worlds, done / "runs", tmp_path / "x.json", "1-2", "seed=3")) == 2
-    assert "fold-01 holds a run of another config; choose another --runs" in capsys.readouterr().err
+    sentence = "fold-01 holds a run of another recipe, configuration, fold or data; choose another --runs"
+    assert sentence in capsys.readouterr().err
     sysu = ["trials", "agw", "--data", f"sysu-mm01:{worlds['sysu-mm01']}", "--runs", str(tmp_path)]
     assert main(sysu) == 2
     assert "sysu-mm01 has one fold" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def _row(name: str, rank1: float | None, *, generated: bool = False) -> Comparis
     ours = None
     if rank1 is not None:
         metrics = {"rank1": rank1, "map": rank1}
-        ours = Ours(metrics, "regdb/v2i", 0, (), generated, "2 cores", "run", "2026-01-01")
+        ours = Ours("regdb/v2i", metrics, {}, {}, (0,), (1, 2), 10, (), generated, "2 cores", ("run",), "2026-01-01")
     return Comparison("recipe", name, Row(None), ours)
 
 
@@ -71,9 +71,10 @@ def test_reproduced_rows_become_one_page_for_each_parameter(tmp_path):
     found = [_row("f/a=0", 10.0), _row("f/a=1", 20.0), _row("f/a=2", None), _row("f/b=0", 30.0), _row("f/b=1", 5.0)]
     pages = write_curves(tmp_path, found)
     assert pages == [tmp_path / "f" / "a.html", tmp_path / "f" / "b.html"]
+    assert write_curves(tmp_path, [*found, _row("table1/full", 3.0)]) == pages, "other tables do not matter"
     text = pages[0].read_text("utf-8")
     assert len(_circles(text)) == 4
-    assert "regdb/v2i" in text
+    assert "regdb/v2i; each point: 2 of 10 folds, seed 0" in text
     assert "generated" not in text
 
 

@@ -7,10 +7,19 @@ from typing import Literal
 
 import pytest
 
+from vireid import recipes
 from vireid.data.errors import BadInput
 from vireid.data.settings import Count, Share, settings
 from vireid.data.size import Size
-from vireid.training.configuration import as_assignments, describe, differences, from_json, to_json, with_fields
+from vireid.training.configuration import (
+    NotChosen,
+    as_assignments,
+    describe,
+    differences,
+    from_json,
+    to_json,
+    with_fields,
+)
 from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.settings import Training
 
@@ -161,13 +170,41 @@ def test_shared_fields_are_named_without_a_prefix():
     assert set(differences(Recipe(), config)) == {"epochs", "size", "optimiser.lr", "schedule.milestones"}
 
 
-def test_setting_a_field_of_a_part_chooses_the_part():
-    assert with_fields(Recipe(), ["blur.width=5"]).blur == Blur(width=5)
-    assert with_fields(Recipe(), ["blur.width=5", "blur.amount=1"]).blur == Sharpen(amount=1)
+def test_a_part_is_chosen_by_name_and_never_by_one_of_its_fields():
+    assert with_fields(Recipe(), ["blur=Blur", "blur.width=5"]).blur == Blur(width=5)
+    assert with_fields(Recipe(), ["blur.width=5", "blur=Blur"]).blur == Blur(width=5), "the order has no influence"
+    sharp = with_fields(Recipe(), ["blur=Sharpen"])
+    assert sharp.blur == Sharpen() and with_fields(sharp, ["blur.amount=1"]).blur == Sharpen(amount=1)
+    for config, wrong, sentence in (
+        (Recipe(), "blur.width=5", r"field 'blur' is null; to use 'width' set blur=Blur as well"),
+        (sharp, "blur.width=5", r"field 'blur' is Sharpen; to use 'width' set blur=Blur as well"),
+    ):
+        with pytest.raises(NotChosen, match=f"^{sentence}$"):
+            with_fields(config, [wrong])
+    with pytest.raises(NotChosen, match="'blur' is null"):
+        with_fields(sharp, ["blur.amount=1", "blur=null"])
+
+
+def test_values_of_a_part_are_checked():
     with pytest.raises(BadInput, match=r"'blur\.width' cannot be '0'; it takes a whole number of 1 or more"):
-        with_fields(Recipe(), ["blur.width=0"])
+        with_fields(Recipe(), ["blur=Blur", "blur.width=0"])
     with pytest.raises(BadInput, match=r"'blur\.amount'.*from 0 to 1"):
-        with_fields(Recipe(), {"blur.amount": 1.5})
+        with_fields(Recipe(), {"blur": "Sharpen", "blur.amount": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "sentence"),
+    [
+        ("wrim_net", "optimiser.nesterov=false", "field 'optimiser' is Adam; to use 'nesterov' set optimiser=SGD"),
+        ("agw", "optimiser=Adam optimiser.momentum=0.9", "field 'optimiser' is Adam; to use 'momentum' set optimiser="),
+        ("wrim_net", "contrast.margin=0.5", "field 'contrast' is KeyInstance; to use 'margin' set contrast=BatchHard"),
+        ("agw", "erasing.p=0.3", "field 'erasing' is null; to use 'p' set erasing=ChannelErasing"),
+    ],
+)
+def test_no_recipe_exchanges_a_part_unnoticed(recipe, given, sentence):
+    with pytest.raises(NotChosen) as error:
+        with_fields(recipes.recipe(recipe).PAPER, given.split())
+    assert str(error.value).startswith(sentence)
 
 
 def test_a_mapping_and_its_texts_mean_the_same():

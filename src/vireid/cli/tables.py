@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vireid.cli import console
+from vireid.data.errors import BadInput
 from vireid.data.size import Size
 
 if TYPE_CHECKING:
+    from vireid.experiments.cited import Cited
     from vireid.experiments.rows import Comparison
     from vireid.training.configuration import Field
-
-MISSING = "–"
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -32,27 +32,31 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
     rows = verbs.add_parser(
         "rows",
-        help="every table row, paper | ours",
-        description="Every table row: the paper's number beside ours. What was not measured is shown as –.",
+        help="every table row, paper and ours",
+        description="Every table row: the paper's numbers, and ours below them. What was not measured is shown as –.",
     )
     rows.add_argument("recipe", nargs="?", metavar="RECIPE", help="default: all recipes")
-    rows.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where to look for ours (runs)")
+    _add_runs(rows, "where to look for ours (default runs)")
     rows.add_argument("--commands", action="store_true", help="also print the command that makes each row")
-    console.add_json(rows, "write the rows as JSON, commands included")
+    rows.add_argument("--cited", action="store_true", help="the numbers that the papers print for other methods")
+    _add_files(rows)
     rows.set_defaults(verb_function=run_rows)
 
     again = verbs.add_parser(
         "reproduce",
         help="train and test a table's rows",
-        description="Train and test a table's rows, one after another; a second call goes on where the first stopped.",
+        description="Train and test the rows of a table, and compare with the paper. Rows of equal configuration share "
+        "a training. Trainings that are there are used; a second call goes on where the first stopped.",
     )
     again.add_argument("recipe", metavar="RECIPE", help="e.g. agw")
-    again.add_argument("table", metavar="TABLE[/ROW]", help="e.g. sysu-mm01 or sysu-mm01/all")
+    again.add_argument("table", metavar="TABLE[/ROW]", nargs="?", default="", help="e.g. table3/m1; default: all")
     console.add_data(again)
-    again.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (runs)")
+    _add_runs(again, "where runs are kept, and looked for (default runs)")
+    again.add_argument("--seeds", metavar="0,1,2", help="default: the seed of the configuration")
+    again.add_argument("--folds", metavar="1-10", help="RegDB's folds, e.g. 1-10 (default) or 1,3,5-7")
     console.add_set(again, "change fields of every row's configuration; shown beside the result")
     console.add_loading(again)
-    console.add_json(again, "write paper and ours as JSON")
+    _add_files(again)
     again.set_defaults(verb_function=run_reproduce)
 
     cost = verbs.add_parser(
@@ -65,6 +69,16 @@ def register(verbs: argparse._SubParsersAction) -> None:
     console.add_set(cost, "change fields of the configuration")
     console.add_json(cost, "write the counts as JSON")
     cost.set_defaults(verb_function=run_cost)
+
+
+def _add_runs(verb: argparse.ArgumentParser, help: str) -> None:
+    verb.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help=help)
+
+
+def _add_files(verb: argparse.ArgumentParser) -> None:
+    console.add_json(verb, "write the rows as JSON, commands included")
+    verb.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write the tables as one HTML file")
 
 
 def run_fields(options: argparse.Namespace) -> None:
@@ -93,39 +107,17 @@ def run_rows(options: argparse.Namespace) -> None:
     from vireid.experiments.rows import rows
     from vireid.training.progress import Terminal
 
+    if options.cited:
+        from vireid.experiments.cited import cited
+
+        numbers = cited(options.recipe)
+        print(_cited_table(numbers))
+        console.write_json(options.json, [one.to_json() for one in numbers])
+        return
     found = rows(options.recipe, runs=options.runs, progress=Terminal())
-    print(_rows_table(found))
+    _show(found, options, f"vireid rows {options.recipe or ''}".strip())
     if options.commands:
         print("\n".join(["", *(f"{one.recipe}:{one.name}: {one.command}" for one in found)]))
-    console.write_json(options.json, [one.to_json() for one in found])
-
-
-def _rows_table(found: Sequence[Comparison]) -> str:
-    """The rows for a terminal, table by table, then what a reader must know about them."""
-    header = ["row", "protocol", "R1 paper | ours", "mAP paper | ours", "seed"]
-    lines, headings, notes = [], [], {}
-    where = {(one.recipe, one.name.partition("/")[0]): one.row.where for one in found if one.row.where}
-    for one in found:
-        ours, row = one.ours, one.row
-        metrics = ours.metrics if ours else None
-        cells = [f"{_number(row.published, name)} | {_number(metrics, name)}" for name in ("rank1", "map")]
-        protocol = row.on or (ours.protocol if ours else MISSING)
-        table, _, name = one.name.partition("/")
-        lines.append([f"  {name or table}", protocol, *cells, str(ours.seed) if ours else MISSING])
-        printed = where.get((one.recipe, table))
-        headings.append(f"{one.recipe}:{table}" + (f" ({printed})" if printed else ""))
-        if row.note:
-            notes.setdefault(row.note, []).append(f"{one.recipe}:{one.name}")
-        if ours:
-            world = "a generated world" if ours.generated else "the data as given"
-            changed = f" with {' '.join(ours.set)}" if ours.set else ""
-            measured = f"ours on {world}{changed}, {ours.hardware}, {ours.run}"
-            notes.setdefault(measured, []).append(f"{one.recipe}:{one.name}")
-    head, rule, *body = console.table(header, lines, left=2).splitlines()
-    text = [head, rule]
-    for number, line in enumerate(body):
-        text += [headings[number], line] if number == 0 or headings[number] != headings[number - 1] else [line]
-    return "\n".join([*text, *([""] if notes else []), *(f"{', '.join(who)}: {note}" for note, who in notes.items())])
 
 
 def run_reproduce(options: argparse.Namespace) -> None:
@@ -134,21 +126,40 @@ def run_reproduce(options: argparse.Namespace) -> None:
     from vireid.figures.sweep import write_curves
     from vireid.training.progress import Terminal
 
-    asked = ReproduceOptions(
-        recipe=options.recipe,
-        table=options.table,
-        data=options.data,
-        runs=options.runs,
-        set=tuple(options.set),
-        workers=options.workers,
-        cache=options.cache,
-        command=console.command(),
-    )
-    found = reproduce(asked, Terminal())
-    print(_rows_table(found))
+    names = ("recipe", "table", "data", "runs", "folds", "seeds", "workers", "cache")
+    asked = {name: getattr(options, name) for name in names}
+    found = reproduce(ReproduceOptions(**asked, set=tuple(options.set), command=console.command()), Terminal())
+    _show(found, options, f"vireid reproduce {options.recipe} {options.table}".strip())
     for page in write_curves(options.runs / options.recipe, found):
         print(f"curve: {page}")
+    failed = [one.name for one in found if one.failed]
+    if failed:
+        raise BadInput(f"failed: {', '.join(failed)}; the reasons stand below the table")
+
+
+def _show(found: Sequence[Comparison], options: argparse.Namespace, title: str) -> None:
+    """Print the tables, and write the files that were asked for."""
+    from vireid.figures import comparison
+
+    print(comparison.as_text(found))
+    if options.markdown:
+        comparison.write(options.markdown, comparison.as_markdown(found))
+    if options.html:
+        comparison.write(options.html, comparison.as_html(found, title))
     console.write_json(options.json, [one.to_json() for one in found])
+
+
+def _cited_table(found: Sequence[Cited]) -> str:
+    """What the papers print for other methods, table by table, and the notes about single rows."""
+    from vireid.evaluation.report import SHORT
+
+    header = ["", "protocol", *SHORT.values()]
+    lines = [
+        [f"{one.recipe}:{one.table} {one.method}", one.protocol, *(_cell(one.published, name) for name in SHORT)]
+        for one in found
+    ]
+    notes = [f"{one.recipe}:{one.table} {one.method}, {one.protocol}: {one.note}" for one in found if one.note]
+    return "\n".join([console.table(header, lines, left=2), *([""] if notes else []), *dict.fromkeys(notes)])
 
 
 def run_cost(options: argparse.Namespace) -> None:
@@ -172,7 +183,5 @@ def run_cost(options: argparse.Namespace) -> None:
     console.write_json(options.json, found.to_json())
 
 
-def _number(values: Mapping[str, Any] | None, name: str) -> str:
-    if values is None or name not in values:
-        return MISSING
-    return "not legible" if values[name] is None else f"{values[name]:.2f}"
+def _cell(values: Mapping[str, Any], name: str) -> str:
+    return f"{values[name]:.2f}" if values.get(name) is not None else "–"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from vireid.data.errors import BadInput
 from vireid.data.protocol import default_protocols
 from vireid.data.settings import Whole, options
 from vireid.evaluation.report import METRICS, Report
-from vireid.experiments.measurement import Measurement, file_name
-from vireid.experiments.test import TestOptions, test
-from vireid.experiments.train import TrainOptions, train
+from vireid.experiments.measurement import Measurement
+from vireid.experiments.trainings import Pictures, Training, numbers
 from vireid.training.configuration import as_assignments, to_json, with_fields
 from vireid.training.progress import Progress, Quiet
 from vireid.training.run import open_run
@@ -94,22 +93,42 @@ def run_folds(asked: FoldOptions, progress: Progress = Quiet()) -> Folds:  # noq
     Raises:
         BadInput: the layout has one fold only, a fold is out of range, or a run directory holds something else.
     """
-    layout, root = datasets.parse_source(asked.data)
-    numbers = chosen(asked.folds, layout, datasets.folds(layout))
+    layout, _ = datasets.parse_source(asked.data)
     recipe, row_name, row = recipes.find_row(asked.recipe)
-    expected = {"recipe": recipe, "row": row_name, "config": to_json(with_fields(row.config, asked.set))}
+    changes = as_assignments(asked.set)
+    asked_for = chosen(asked.folds, layout, datasets.folds(layout))
+    how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
     done = []
-    for place, number in enumerate(numbers, start=1):
+    for place, number in enumerate(asked_for, start=1):
         directory = asked.runs / f"fold-{number:02d}"
-        progress.say(f"fold {number} ({place} of {len(numbers)}): {directory}")
-        fingerprint = datasets.read(layout, root, fold=number).where(split="test").fingerprint()
-        found = finished(directory, default_protocols(layout), {**expected, "fold": number}, fingerprint)
-        if found is None:
-            found = _train_and_test(asked, directory, number, progress)
-        done.append(Fold(number, directory, tuple(one.report for one in found)))
-    return Folds(
-        recipe, row_name, layout, as_assignments(asked.set), tuple(done), summarise([one.reports for one in done])
-    )
+        progress.say(f"fold {number} ({place} of {len(asked_for)}): {directory}")
+        one = Training(
+            recipe=recipe,
+            row=row_name,
+            set=changes,
+            config=to_json(with_fields(row.config, asked.set)),
+            pictures=Pictures.of(asked.data, number),
+            protocols=tuple(default_protocols(layout)),
+        )
+        measured = _measured(one, directory)
+        if measured is None:
+            _, measured = one.carry_out(directory, how, progress)
+        done.append(Fold(number, directory, tuple(found.report for found in measured)))
+    return Folds(recipe, row_name, layout, changes, tuple(done), summarise([one.reports for one in done]))
+
+
+def _measured(one: Training, directory: Path) -> list[Measurement] | None:
+    """The measurements in a fold's directory; None if something is missing.
+
+    Raises:
+        BadInput: the directory holds a run of another recipe, configuration or fold, or of other pictures.
+    """
+    if not (directory / "run.json").exists():
+        return None
+    run = open_run(directory)
+    if not one.fits(run):
+        raise BadInput(f"{directory} holds a run of another recipe, configuration, fold or data; choose another --runs")
+    return one.measured(run)
 
 
 def chosen(text: str | None, layout: str, count: int) -> list[int]:
@@ -119,53 +138,8 @@ def chosen(text: str | None, layout: str, count: int) -> list[int]:
         BadInput: the layout has one fold only, the text has another form, or a fold is out of range.
     """
     if count == 1:
-        raise BadInput(f"{layout} has one fold; vireid folds is for layouts with several: regdb")
-    found: set[int] = set()
-    for part in (text or f"1-{count}").split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise BadInput(f"--folds '{text}' is not of the form 1-{count}, 3 or 1,3,5-7")
-        low, high = int(first), int(last if dash else first)
-        if not 1 <= low <= high <= count:
-            raise BadInput(f"--folds '{text}': {layout} has folds 1 to {count}; a range begins with its smaller number")
-        found.update(range(low, high + 1))
-    return sorted(found)
-
-
-def finished(
-    directory: Path, protocols: Sequence[str], expected: Mapping[str, Any], fingerprint: str
-) -> list[Measurement] | None:
-    """The measurements of a finished fold, or None if a part of the fold is not finished.
-
-    The file of a measurement is written last, and in one piece. So a process that was killed leaves either a complete
-    file, which is used, or no file, and then the measurement is made again.
-
-    Args:
-        directory: the fold's run directory.
-        protocols: names of the protocols that must be measured.
-        expected: `recipe`, `row`, `config` (in JSON values) and `fold` that the run must have.
-        fingerprint: fingerprint of the fold's test records.
-
-    Raises:
-        BadInput: the directory holds a run of another recipe, configuration or fold.
-    """
-    if not (directory / "run.json").exists():
-        return None
-    run = open_run(directory)
-    there = {"recipe": run.facts.recipe, "row": run.facts.row, "config": run.facts.config, "fold": run.facts.data.fold}
-    other = [name for name, value in expected.items() if there[name] != value]
-    if other:
-        raise BadInput(f"{directory} holds a run of another {' and '.join(other)}; choose another --runs")
-    found = []
-    for protocol in protocols:
-        try:
-            one = Measurement.read(run.reports / file_name(protocol))
-        except BadInput:
-            return None
-        if one.measured.epochs != expected["config"]["epochs"] or one.measured.fingerprint != fingerprint:
-            return None
-        found.append(one)
-    return found
+        raise BadInput(f"{layout} has one fold; --folds is for layouts with several: regdb")
+    return numbers(text or f"1-{count}", "--folds", 1, count, f"{layout} has folds 1 to {count}")
 
 
 def summarise(folds: Sequence[Sequence[Report]]) -> Summary:
@@ -177,9 +151,3 @@ def summarise(folds: Sequence[Sequence[Report]]) -> Summary:
             values = [getattr(report, name) for report in together]
             found.setdefault(protocol, {})[name] = {"mean": float(np.mean(values)), "std": float(np.std(values))}
     return found
-
-
-def _train_and_test(asked: FoldOptions, directory: Path, number: int, progress: Progress) -> list[Measurement]:
-    how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command, "fold": number}
-    train(TrainOptions(asked.recipe, asked.data, directory, set=asked.set, resume=True, **how), progress)
-    return test(TestOptions(directory, asked.data, **how), progress)

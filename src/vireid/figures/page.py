@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import math
@@ -19,6 +18,7 @@ from vireid.data.protocol import parse_protocol, protocol_names
 from vireid.data.size import Size
 from vireid.data.stored import as_json, write_text
 from vireid.evaluation.report import TITLES, Report, incomparable
+from vireid.evaluation.spread import interval
 from vireid.experiments.measurement import Measurement, measurements
 from vireid.figures import charts
 from vireid.model import configuration
@@ -27,9 +27,6 @@ from vireid.training.configuration import differences
 from vireid.training.run import Run
 
 THUMBNAIL = Size(96, 48)
-
-# Two-sided 95 % points of Student's t for 1, 2, … degrees of freedom; `student` continues them.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", sheet: bytes | None = None) -> Path:
@@ -67,36 +64,6 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}") from error
     return out
-
-
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Mean and half-width of its 95 % interval (Student's t) over runs that differ in the seed; None for one value.
-
-    >>> mean, half = interval([50.0, 52.0, 54.0])
-    >>> round(mean, 3), round(half, 3)
-    (52.0, 4.969)
-    """
-    n = len(values)
-    if n < 2:
-        return None
-    mean = sum(values) / n
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, student(n - 1) * deviation / math.sqrt(n)
-
-
-def student(freedom: int) -> float:
-    """The two-sided 95 % point of Student's t distribution, to 0.001.
-
-    Args:
-        freedom: degrees of freedom, 1 or more. Beyond the table, the first terms of Fisher's expansion are used.
-
-    >>> student(2), round(student(16), 3), round(student(30), 3), round(student(1000), 3)
-    (4.303, 2.119, 2.042, 1.962)
-    """
-    if freedom <= len(_T95):
-        return _T95[freedom - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _as_listed(protocol: str) -> tuple[int, str]:
@@ -226,9 +193,7 @@ def _name(run: Run, kept: Measurement) -> str:
 
 def _setting(run: Run, kept: Measurement) -> str:
     """What runs that differ only in the seed have in common."""
-    config = {name: value for name, value in run.facts.config.items() if name != "seed"}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{run.facts.name} (settings {', '.join([digest, *kept.marks])})"
+    return f"{run.facts.name} (settings {', '.join([run.settings, *kept.marks])})"
 
 
 def _warnings(reports: list[Report]) -> list[str]:

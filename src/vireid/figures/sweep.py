@@ -82,7 +82,7 @@ def write_curve(
 
 
 def write_curves(directory: Path, found: Sequence[Comparison]) -> list[Path]:
-    """A page for each parameter that the rows vary, if all of them vary one.
+    """A page for each parameter that all rows of a table vary.
 
     Args:
         directory: where the pages are written.
@@ -90,12 +90,17 @@ def write_curves(directory: Path, found: Sequence[Comparison]) -> list[Path]:
     """
     ours = {one.name: one.ours for one in found if one.ours}
     pages = []
-    for parameter, rows in swept(one.name for one in found).items():
+    by_table: dict[str, list[str]] = {}
+    for one in found:
+        by_table.setdefault(one.name.partition("/")[0], []).append(one.name)
+    varied = {name: rows for names in by_table.values() for name, rows in swept(names).items()}
+    for parameter, rows in varied.items():
         measured = [(value, ours[row]) for value, row in rows if row in ours]
         if len(measured) > 1:
             points = [(value, one.metrics["rank1"], one.metrics["map"]) for value, one in measured]
             protocols = sorted({one.protocol for _, one in measured})
-            notes = [f"Measured by {', '.join(protocols)}, one run a point."]
+            extents = dict.fromkeys(one.extent for _, one in measured)
+            notes = [f"Measured by {', '.join(protocols)}; each point: {'; '.join(extents)}."]
             if any(one.generated for _, one in measured):
                 notes.append("On a generated world: these numbers must not stand beside published ones.")
             page = directory / f"{parameter}.html"

@@ -21,6 +21,7 @@ import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,7 @@ from torch import nn
 from vireid.data.errors import BadInput, unknown
 from vireid.data.protocol import parse_protocol
 from vireid.evaluation.report import METRICS
-from vireid.training.configuration import with_fields
+from vireid.training.configuration import digest, to_json, with_fields
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Row:
     on: str | None = None
     where: str = ""
     note: str = ""
+
+    @cached_property
+    def settings(self) -> str:
+        """A name of the configuration without its seed, see `vireid.training.configuration.digest`."""
+        return digest(to_json(self.config))
 
 
 def read_rows(config: Any, module_file: str) -> dict[str, Row]:

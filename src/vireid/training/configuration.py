@@ -8,6 +8,7 @@ instance (a part), or a choice between parts and None. Some classes of parts are
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import json
 import re
@@ -24,23 +25,33 @@ from vireid.data.size import Size
 
 Config = TypeVar("Config")
 
+
+class NotChosen(BadInput):
+    """A field was set that belongs to a part which is not the chosen one."""
+
+
 # --- text and values to a configuration -------------------------------------------------------------------------------
 
 
 def with_fields(config: Config, assignments: Iterable[str] | Mapping[str, Any]) -> Config:
     """A copy of `config` in which the fields named by dotted paths have new values.
 
+    Parts are chosen before their fields are set, whatever the order: `optimiser.lr=0.01 optimiser=SGD` is SGD at 0.01.
+    A field never chooses its part. So no part can be exchanged unnoticed.
+
     Args:
         config: an instance of a settings class.
-        assignments: texts such as `epochs=3`, `size=128x64`, `exchange=null`, `exchange.grey=false`,
+        assignments: texts such as `epochs=3`, `size=128x64`, `erasing=null`, `erasing.p=0.3`,
             `schedule.milestones=[20,50]`, with values in YAML; or a mapping from path to value, where a value may be
-            text as well.
+            text as well. Of several values for one path the last one counts.
 
     Raises:
+        NotChosen: the field belongs to a part that is not the chosen one; the sentence names the part to choose.
         BadInput: no `=`, an unknown field, or a value of a wrong type; the sentence names the choices.
     """
-    for path, value in _pairs(assignments):
-        config = _assigned(config, full_path(config, path), value, path)
+    full = [(full_path(config, path), value, path) for path, value in _pairs(assignments)]
+    for path, value, shown in sorted(full, key=lambda one: one[0].count(".")):
+        config = _assigned(config, path, value, shown)
     return config
 
 
@@ -115,8 +126,10 @@ def _assigned(config: Any, path: str, value: Any, shown: str) -> Any:
         return replace(config, **{name: _read(hint, value, shown)})
     inner, first = getattr(config, name), rest.partition(".")[0]
     if not is_dataclass(inner) or first not in hints(type(inner)):  # type: ignore[arg-type]
-        # The field holds None, or another part: setting a field of one part chooses that part, at its defaults.
-        inner = next(kind for kind in parts_of(hint).values() if first in hints(kind))()
+        part = shown.removesuffix(f".{rest}")
+        there = "null" if inner is None else type(inner).__name__
+        choices = " or ".join(f"{part}={word}" for word, kind in parts_of(hint).items() if first in hints(kind))
+        raise NotChosen(f"field '{part}' is {there}; to use '{first}' set {choices} as well")
     return replace(config, **{name: _assigned(inner, rest, value, shown)})
 
 
@@ -227,6 +240,16 @@ def _from_json_value(hint: Any, value: Any, path: str) -> Any:
     if Size in alternatives(hint) and isinstance(value, str):
         return Size.parse(value)
     return _checked(hint, value, path)
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that name a configuration in JSON values. The seed has no influence.
+
+    >>> digest({"type": "Config", "epochs": 2, "seed": 0}) == digest({"seed": 5, "epochs": 2, "type": "Config"})
+    True
+    """
+    told = json.dumps({name: value for name, value in config.items() if name != "seed"}, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def differences(before: Any, after: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -21,6 +21,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import torch
 
 from vireid.data.errors import BadInput
 from vireid.data.stored import as_json, from_values, read_json, write_json
+from vireid.training.configuration import digest
 
 FORMAT = 2
 LOCK = ".lock"
@@ -231,6 +233,11 @@ class Run:
 
     path: Path
     facts: RunFacts
+
+    @cached_property
+    def settings(self) -> str:
+        """A name of the configuration without its seed, see `vireid.training.configuration.digest`."""
+        return digest(self.facts.config)
 
     @property
     def checkpoint(self) -> Path:
