@@ -58,6 +58,7 @@ MATRIX = {
     "features that are not there": (["score", "no.npz", "--protocol", "regdb/v2i"], ["no.npz"]),
     "features that are text": (["score", TEXT, "--protocol", "regdb/v2i"], ["features"]),
     "NaN in features": (["score", NAN, "--protocol", "regdb/v2i"], ["sample 1", "NaN"]),
+    "rows of a folder that is not there": (["rows", "agw", "--runs", f"{EMPTY}/none"], ["--runs", "none", "folder"]),
     "a JSON file that cannot be written": (["rows", "--json", f"{EMPTY}/no/rows.json"], ["rows.json"]),
     "an unknown table": (
         ["reproduce", "agw", "table77", "--data", f"sysu-mm01:{WORLD}"], ["table77", "sysu-mm01"],

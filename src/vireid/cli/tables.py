@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vireid.training.configuration import Field
 
 
+RUNS = Path("runs")  # where runs are, unless --runs says otherwise
+
+
 def register(verbs: argparse._SubParsersAction) -> None:
     """Add the four verbs."""
     fields = verbs.add_parser(
@@ -72,7 +75,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_runs(verb: argparse.ArgumentParser, help: str) -> None:
-    verb.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help=help)
+    verb.add_argument("--runs", type=Path, metavar="DIR", help=help)
 
 
 def _add_files(verb: argparse.ArgumentParser) -> None:
@@ -114,7 +117,9 @@ def run_rows(options: argparse.Namespace) -> None:
         print(_cited_table(numbers))
         console.write_json(options.json, [one.to_json() for one in numbers])
         return
-    found = rows(options.recipe, runs=options.runs, progress=Terminal())
+    if options.runs is not None and not options.runs.is_dir():
+        raise BadInput(f"--runs {options.runs} is not a folder")
+    found = rows(options.recipe, runs=options.runs or RUNS, progress=Terminal())
     _show(found, options, f"vireid rows {options.recipe or ''}".strip())
     if options.commands:
         print("\n".join(["", *(f"{one.recipe}:{one.name}: {one.command}" for one in found)]))
@@ -126,11 +131,12 @@ def run_reproduce(options: argparse.Namespace) -> None:
     from vireid.figures.sweep import write_curves
     from vireid.training.progress import Terminal
 
-    names = ("recipe", "table", "data", "runs", "folds", "seeds", "workers", "cache")
+    names = ("recipe", "table", "data", "folds", "seeds", "workers", "cache")
     asked = {name: getattr(options, name) for name in names}
-    found = reproduce(ReproduceOptions(**asked, set=tuple(options.set), command=console.command()), Terminal())
+    runs, changes = options.runs or RUNS, tuple(options.set)
+    found = reproduce(ReproduceOptions(**asked, runs=runs, set=changes, command=console.command()), Terminal())
     _show(found, options, f"vireid reproduce {options.recipe} {options.table}".strip())
-    for page in write_curves(options.runs / options.recipe, found):
+    for page in write_curves(runs / options.recipe, found):
         print(f"curve: {page}")
     failed = [one.name for one in found if one.failed]
     if failed:
