@@ -113,6 +113,12 @@ def test_two_folds_are_two_trainings_for_both_directions_and_the_mean_is_the_fol
     assert json.loads((regdb / "again.json").read_text()) == json.loads((regdb / "t.json").read_text())
 
 
+def test_one_direction_measures_the_other_one_too(regdb, worlds):
+    asked = ReproduceOptions("fusion_dml", f"regdb:{worlds['regdb']}", "table5/v2i", regdb / "runs", SMALL, "1")
+    ((only,),) = (row.trainings for row in plan(asked))
+    assert only.protocols == ("regdb/v2i", "regdb/i2v")
+
+
 def test_a_run_of_another_directory_and_another_row_is_used(regdb, worlds, tmp_path, capsys):
     (regdb / "runs").rename(tmp_path / "moved")
     try:

@@ -80,6 +80,22 @@ def test_a_run_without_a_row_counts_if_only_shared_settings_were_changed():
     assert ours(other, "wrim_net", row("wrim_net:table3/miim")) is not None
 
 
+def test_changes_count_from_the_row_that_the_run_was_started_as():
+    """Put on top of the full model, these changes would give the same configuration. The run is no run of that row."""
+    changed = ("contrast=null", "auxiliary=null", "epochs=3")
+    found = [pair("wrim_net:table3/miim", *changed, protocol="llcm/i2v")]
+    assert ours(found, "wrim_net", row("wrim_net:table3/full")) is None
+    one = ours(found, "wrim_net", row("wrim_net:table3/miim"))
+    assert one is not None and one.set == changed
+
+
+def test_runs_of_all_seeds_are_the_rows():
+    found = [pair("peca", "trunk=tiny", seed=seed, rank1=10.0 * seed) for seed in (0, 3, 4)]
+    one = ours(found, "peca", row("peca:table1/all"))
+    assert one is not None and one.seeds == (0, 3, 4) and one.set == ("trunk=tiny",)
+    assert one.metrics["rank1"] == pytest.approx(70 / 3) and one.others == 0
+
+
 def test_a_run_with_changes_is_shown_only_if_there_is_none_without():
     table = row("wrim_net:table3/full")
     changed = pair("wrim_net", "epochs=3", protocol="llcm/i2v", rank1=9.0, started="2026-02-01")

@@ -108,11 +108,13 @@ class Training:
         return f"{self.recipe}:{self.row}" if self.row else self.recipe
 
     def fits(self, run: Run) -> bool:
-        """Whether a run is this training: the same recipe, configuration, training pictures and fold."""
+        """Whether a run is this training: the same recipe, configuration and training pictures.
+
+        Folds need no question of their own, because their training pictures differ.
+        """
         facts = run.facts
-        if (facts.recipe, facts.config) != (self.recipe, self.config) or facts.data.layout != self.pictures.layout:
-            return False
-        return facts.data.fingerprint == self.pictures.trained and (facts.data.fold or 1) == self.pictures.fold
+        same = (facts.recipe, facts.config) == (self.recipe, self.config)
+        return same and facts.data.fingerprint == self.pictures.trained
 
     def measured(self, run: Run) -> list[Measurement] | None:
         """The measurements of a run by every protocol of this training, or None if one is missing.
