@@ -161,6 +161,7 @@ def test_when_one_training_fails_the_others_go_on_and_the_row_says_why(worlds, t
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert "failed: table5/v2i, table5/i2v" in shown.err and "1 done in" in shown.err
+    assert "Traceback" not in shown.err, "a mistake of the user"
     assert "1 of 10 folds" in shown.out and "is not an empty directory" in shown.out
     assert (occupied / "something else").read_text() == "a file of the user"
     (occupied / "something else").unlink()

@@ -48,6 +48,7 @@ class Ours:
         runs: the run directories.
         measured_at: date and time of the newest measurement in UTC, ISO 8601.
         others: how many more groups of runs there are, with other changes or other data.
+        commits: git commits of the code that trained; empty for an installed package.
     """
 
     protocol: str
@@ -63,6 +64,7 @@ class Ours:
     runs: tuple[str, ...]
     measured_at: str
     others: int = 0
+    commits: tuple[str, ...] = ()
 
     @property
     def measured_folds(self) -> str:
@@ -248,6 +250,7 @@ def combined(found: Sequence[Found], changed: tuple[str, ...], *, others: int = 
         runs=tuple(str(run.path) for run, _ in used),
         measured_at=_newest(used),
         others=others,
+        commits=tuple(dict.fromkeys(run.facts.git_commit for run, _ in used if run.facts.git_commit)),
     )
 
 

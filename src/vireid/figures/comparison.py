@@ -103,7 +103,8 @@ def remarks(found: Sequence[Comparison]) -> dict[str, list[str]]:
             first = Path(ours.runs[0])
             where = first.parent if len(ours.runs) > 1 else first
             kind = GENERATED if ours.generated else "ours"
-            said.append(f"{kind}: {ours.extent}, on {world}{changed}; {ours.hardware}; {where}{others}")
+            made = f", commit {' and '.join(ours.commits)}" if ours.commits else ""
+            said.append(f"{kind}: {ours.extent}, on {world}{changed}; {ours.hardware}{made}; {where}{others}")
         said += [f"failed: {one.failed}"] if one.failed else []
         said += [f"skipped: {one.skipped}"] if one.skipped else []
         for sentence in (*said, *one.notes):
