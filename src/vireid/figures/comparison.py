@@ -94,7 +94,7 @@ def remarks(found: Sequence[Comparison]) -> dict[str, list[str]]:
     """Sentences that a reader has to know, each with the rows that it is about."""
     notes: dict[str, list[str]] = {}
     for one in found:
-        said = [one.row.note] if one.row.note and one.published else []
+        said = [one.row.note] if one.row.note and one.published and not one.skipped else []
         if one.ours:
             ours = one.ours
             world = "a generated world" if ours.generated else "the data as given"
