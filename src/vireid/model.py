@@ -95,6 +95,11 @@ class Model:
             pictures = self._checked(torch.as_tensor(pictures))
         elif isinstance(pictures, (str, Path, Image.Image)):
             raise BadInput("pictures is a list; for one picture, give a list of one")
+        elif not isinstance(pictures, Sequence):
+            raise BadInput(
+                f"pictures cannot be {pictures!r}; it takes a list of paths, PIL images or H×W×3 uint8 arrays, or one "
+                "N×3×H×W uint8 array"
+            )
         modalities = as_modalities(modality, len(pictures))
         device = next(self.network.parameters()).device
         return embed_pictures(self.network.embed, self._batches(pictures, modalities), device=device)  # type: ignore[arg-type]
@@ -192,10 +197,12 @@ def load(run: str | Path | Run, *, untrained: bool = False, checkpoint: str = "l
     Raises:
         BadInput: this is not a run, nothing was saved yet, or the checkpoint cannot be read or does not fit.
     """
+    if not isinstance(run, (str, Path, Run)):
+        raise BadInput(f"run cannot be {run!r}; it takes a run directory, or what vireid.train returned")
     if not isinstance(run, Run):
         run = open_run(Path(run))
     if checkpoint not in ("last", "best"):
-        raise unknown("checkpoint", checkpoint, ("last", "best"))
+        raise unknown("checkpoint", str(checkpoint), ("last", "best"))
     file = run.best if checkpoint == "best" else run.checkpoint
     if checkpoint == "best" and not file.exists():
         raise BadInput(f"{run.path} has no best.pt; vireid train --validate-every N keeps one, choices here: last")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import subprocess
 import sys
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.small import SECOND
-from vireid.cli.main import GROUPS, main, parser
+from vireid.cli.main import SECTIONS, main, parser
 
 WORLD, RUN, EMPTY, TEXT, BROKEN, NAN = "<world>", "<run>", "<empty>", "<text>", "<broken>", "<nan>"
 TRAIN = ["train", "agw", "--data", f"sysu-mm01:{WORLD}", "--run", "new", "--workers", "0"]
@@ -59,7 +62,15 @@ MATRIX = {
     "features that are text": (["score", TEXT, "--protocol", "regdb/v2i"], ["features"]),
     "NaN in features": (["score", NAN, "--protocol", "regdb/v2i"], ["sample 1", "NaN"]),
     "rows of a folder that is not there": (["rows", "agw", "--runs", f"{EMPTY}/none"], ["--runs", "none", "folder"]),
-    "a JSON file that cannot be written": (["rows", "--json", f"{EMPTY}/no/rows.json"], ["rows.json"]),
+    "a JSON file in no folder": (["rows", "--json", f"{EMPTY}/no/rows.json"], ["--json", "rows.json", "no folder"]),
+    "a JSON file that is a folder": (["fields", "agw", "--json", EMPTY], ["--json", "it is a folder"]),
+    "features in no folder": (
+        ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--features", "no/f.npz"], ["--features", "no folder"],
+    ),
+    "a breakdown in no folder": (
+        ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--breakdown", "no/b.json"], ["--breakdown", "no folder"],
+    ),
+    "a page in no folder": (["report", RUN, "--out", "no/page.html"], ["--out", "no folder"]),
     "an unknown table": (
         ["reproduce", "agw", "table77", "--data", f"sysu-mm01:{WORLD}"], ["table77", "sysu-mm01"],
     ),
@@ -149,14 +160,97 @@ def test_the_installed_program_exits_with_2_and_starts_quickly_enough_to_help():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_every_verb_has_help(capsys):
-    top = parser()
-    verbs = next(action for action in top._actions if action.dest == "verb").choices
-    assert {"demo", "data", "train", "folds", "fields", "test", "score", "rows", "reproduce", "cost", "report"} <= set(
-        verbs
-    )
-    for verb in verbs:
+def leaves(top, path=()):
+    """(words of the command, its parser) of every verb, the verbs below `data` included."""
+    below = [action for action in top._actions if isinstance(action.choices, dict)]
+    if not below:
+        yield path, top
+    for name, inner in (below[0].choices if below else {}).items():
+        yield from leaves(inner, (*path, name))
+
+
+def test_the_help_of_every_verb_explains_every_option(capsys):
+    commands = dict(leaves(parser()))
+    told = {verb for verbs in SECTIONS.values() for verb in verbs}
+    assert {path[0] for path in commands} == told | {"trials"}  # the old name of `folds`
+    for path, own in commands.items():
+        unexplained = [action.dest for action in own._actions if not action.help]
+        assert not unexplained, f"{' '.join(path)}: say what these do: {unexplained}"
         with pytest.raises(SystemExit) as end:
-            main([verb, "--help"])
-        assert end.value.code == 0 and "usage: vireid" in capsys.readouterr().out
-    assert all(group.__doc__ for group in GROUPS)
+            main([*path, "--help"])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert end.value.code == 0 and printed.startswith(f"usage: {own.prog} ")
+        for action in own._actions:
+            assert " ".join((action.help % vars(action)).split())[:20] in printed, (path, action.dest)
+
+
+JSON_VERBS = {
+    "data check": [f"sysu-mm01:{WORLD}"],
+    "test": [RUN, "--data", f"sysu-mm01:{WORLD}"],
+    "score": [NAN, "--protocol", "regdb/v2i"],
+    "fields": ["agw"],
+    "rows": ["agw"],
+    "cost": ["agw"],
+    "folds": ["agw", "--data", f"regdb:{WORLD}", "--runs", "new"],
+    "reproduce": ["agw", "--data", f"regdb:{WORLD}", "--runs", "new"],
+}
+
+
+@pytest.mark.parametrize("verb", JSON_VERBS)
+def test_a_file_in_a_folder_that_is_not_there_is_refused_before_the_work(verb, places, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reports = sorted(places[RUN].glob("reports/*"))
+    arguments = list(JSON_VERBS[verb])
+    for name, path in places.items():
+        arguments = [argument.replace(name, str(path)) for argument in arguments]
+    assert main([*verb.split(), *arguments, "--json", "no/x.json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert "--json: cannot write no/x.json: there is no folder" in printed.err
+    assert sorted(places[RUN].glob("reports/*")) == reports and not list(tmp_path.iterdir())
+
+
+# Without a buffer, Python loses what a short write leaves over, and argparse passes over a closed pipe.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+PRINTING = [["--help"], ["--version"], ["rows", "--cited"]]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_reader_that_closes_the_pipe_ends_the_program_quietly(arguments, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vireid.cli.main", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=BUFFERED)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_full_disk_below_the_output_is_one_sentence(arguments, tmp_path):
+    """No file may grow beyond ten bytes, which stops writing as a full disk does."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+
+    command = [sys.executable, "-B", "-m", "vireid.cli.main", *arguments]
+    with open(tmp_path / "out", "w") as out:
+        done = subprocess.run(
+            command, stdout=out, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=limit, env=BUFFERED
+        )
+    assert done.returncode == 2
+    assert done.stderr == "vireid: cannot write the output: File too large\n"
+
+
+@pytest.mark.process
+def test_a_broken_pipe_that_is_not_the_output_is_our_mistake(tmp_path):
+    program = (
+        "import sys; from vireid.cli import main, tables\n"
+        "def fail(options): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "tables.run_fields = fail\n"
+        "sys.exit(main.main(['fields', 'agw']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr

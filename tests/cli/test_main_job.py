@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -101,7 +105,9 @@ def test_rows_show_missing_as_missing_and_the_command(tmp_path, capsys):
     printed = capsys.readouterr().out
     command = "vireid reproduce agw sysu-mm01/all --data sysu-mm01:PATH"
     assert command not in printed and rows["sysu-mm01/all"]["command"] == command
-    paper, ours = (line.split() for line in printed.splitlines()[2:4])
+    lines = [line.split() for line in printed.splitlines()]
+    first = next(at for at, line in enumerate(lines) if line[:1] == ["all"])
+    paper, ours = lines[first : first + 2]
     assert paper == ["all", "sysu-mm01/all/single", "paper", "47.50", "84.39", "92.14", "47.65", "35.30"]
     assert ours == ["ours", *["–"] * 5]
     assert max(map(len, printed.splitlines())) <= 112
@@ -179,3 +185,38 @@ def test_synthesise_says_what_it_wrote_and_refuses_to_overwrite(tmp_path, capsys
     assert "regdb:" in capsys.readouterr().out
     assert main([*arguments, "--pictures", "2"]) == 2
     assert "empty" in capsys.readouterr().err
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("layout", ["regdb", "llcm"])
+def test_a_world_that_was_killed_is_refused_and_the_same_command_completes_it(layout, tmp_path, capsys):
+    world, whole = tmp_path / "world", tmp_path / "whole"
+    options = ["--layout", layout, "--identities", "20", "--pictures", "3", "--size", "64x32", "--workers", "1"]
+    command = [sys.executable, "-m", "vireid.cli.main", "data", "synthesise", str(world), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(pictures(world)) < 20 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()  # SIGKILL: nothing can be tidied up
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and len(pictures(world)) >= 20
+
+    assert main(["data", "check", f"{layout}:{world}"]) == 2
+    assert main(["train", "agw", "--data", f"{layout}:{world}", "--run", str(tmp_path / "run")]) == 2
+    assert main(["data", "synthesise", str(world), *options, "--seed", "1"]) == 2
+    assert "unfinished world of other settings" in capsys.readouterr().err
+    assert main(["data", "synthesise", str(world), *options]) == 0
+    assert main(["data", "synthesise", str(whole), *options]) == 0
+    assert contents(world) == contents(whole)
+    assert main(["data", "check", f"{layout}:{world}"]) == 0
+    capsys.readouterr()
+    assert main(["data", "synthesise", str(world), *options]) == 2  # complete now, and nothing is overwritten
+    assert "is not an empty folder" in capsys.readouterr().err
+
+
+def pictures(world):
+    return [file for file in world.rglob("*") if file.suffix in (".jpg", ".bmp")]
+
+
+def contents(world):
+    return {str(file.relative_to(world)): file.read_bytes() for file in world.rglob("*") if file.is_file()}

@@ -231,3 +231,26 @@ def test_a_recipe_without_a_feature_before_its_neck_says_so():
     for which in ("pooled", "both"):
         with pytest.raises(BadInput, match=f"no embedding '{which}'.*choices: neck"):
             embedder(Bare(), which)
+
+
+def test_score_says_if_the_pictures_are_not_those_that_the_protocol_is_published_for(tmp_path, capsys):
+    """Features of RegDB's size give no warning; those of another data set, and a part of them, do."""
+    columns = {"identity": np.tile(np.arange(206), 20), "camera": np.repeat([1, 2], 2060)}
+    columns |= {"modality": np.repeat([0, 1], 2060), "features": np.ones((4120, 2), np.float32)}
+    columns["features"][:, 1] = np.arange(4120)
+    np.savez(tmp_path / "whole.npz", **columns)
+    np.savez(tmp_path / "part.npz", **{name: column[:-1] for name, column in columns.items()})
+    words = "regdb has 206 test identities, 2060 visible and 2060 infrared test pictures as published"
+    assert main(["score", str(tmp_path / "whole.npz"), "--protocol", "regdb/v2i"]) == 0
+    assert words not in capsys.readouterr().out
+    out = tmp_path / "part.json"
+    assert main(["score", str(tmp_path / "part.npz"), "--protocol", "regdb/v2i", "--json", str(out)]) == 0
+    assert f"warning: regdb/v2i: {words}; here 206, 2060 and 2059" in capsys.readouterr().out
+    assert any(words in warning for warning in json.loads(out.read_text())["warnings"])
+
+
+def test_features_without_a_direction_are_named(tmp_path, capsys):
+    columns = {"identity": [1, 2, 1, 2], "camera": [1, 1, 2, 2], "modality": [0, 0, 1, 1]}
+    np.savez(tmp_path / "zeros.npz", features=np.zeros((4, 3)), **columns)
+    assert main(["score", str(tmp_path / "zeros.npz"), "--protocol", "regdb/v2i"]) == 0
+    assert "warning: regdb/v2i: 4 of 4 features are all zeros" in capsys.readouterr().out

@@ -54,6 +54,7 @@ def test_a_run_can_be_tested_and_its_reports_read(trained, worlds, tmp_path):
     assert main(arguments) == 0
     assert json.loads(out.read_text()) == report.to_json() and isinstance(report, vireid.Report)
     assert len(vireid.test(str(trained.path), data=source, workers=0, flip=True)) == 4
+    assert vireid.test(trained, data=source, protocols=SINGLE, workers=0) == [report]
 
 
 def test_nothing_is_printed_unless_asked(worlds, tmp_path, capfd):
@@ -68,7 +69,7 @@ def test_nothing_is_printed_unless_asked(worlds, tmp_path, capfd):
 
 def test_reproduce_gives_rows_with_both_numbers(worlds, tmp_path):
     source, runs = f"sysu-mm01:{worlds['sysu-mm01']}", tmp_path / "runs"
-    (found,) = vireid.reproduce("agw", "sysu-mm01/all", data=source, runs=runs, set=SMALL, workers=0)
+    (found,) = vireid.reproduce("agw", "sysu-mm01/all", data=source, runs=runs, set=SMALL, seeds="0", workers=0)
     assert found.row.published["rank1"] == 47.5
     assert found.ours is not None and 0 <= found.ours.metrics["rank1"] <= 100 and found.ours.generated
 
@@ -97,8 +98,21 @@ MISTAKES = {
     "an unknown recipe":        (lambda d, r: vireid.train("awg", data=d, run=r), ["awg", "agw"]),
     "no run":                   (lambda d, r: vireid.test(r, data=d), ["run.json"]),
     "an unknown embedding":     (lambda d, r: vireid.test(r, data=d, embedding="nek"), ["nek", "neck"]),
+    "no name of a run":         (lambda d, r: vireid.test(3, data=d), ["run", "3", "run directory"]),
+    "protocols of no names":    (lambda d, r: vireid.test(r, data=d, protocols=3), ["protocols", "list of names"]),
+    "an option of no class":    (lambda d, r: vireid.test(r, data=d, batch=0), ["batch cannot be 0", "1 or more"]),
+    "a path of no type":        (lambda d, r: vireid.test(r, data=d, cache=3), ["cache cannot be 3", "a path or null"]),
+    "both kinds of network":    (lambda d, r: vireid.test(r, data=d, untrained=True, checkpoint="best"), ["leave out"]),
+    "features in no folder":    (lambda d, r: vireid.test(r, data=d, features=r / "f.npz"), ["f.npz", "no folder"]),
+    "a model of no run":        (lambda d, r: vireid.load(3), ["run cannot be 3", "run directory"]),
+    "a list of protocols":      (lambda d, r: scored(protocol=["regdb/v2i"]), ["one name", "regdb/v2i", "llcm/i2v"]),
+    "no protocol":              (lambda d, r: scored(protocol=None), ["one name", "None"]),
     "an unknown table":         (lambda d, r: vireid.reproduce("agw", "table77", data=d), ["table77"]),
 }  # fmt: skip
+
+
+def scored(**options):
+    return vireid.score(np.ones((4, 2)), [1, 2, 1, 2], [1, 1, 2, 2], [0, 0, 1, 1], **options)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -107,6 +121,7 @@ def test_a_mistake_is_one_sentence(mistake, worlds, tmp_path):
     with pytest.raises(vireid.BadInput) as refusal:
         call(f"sysu-mm01:{worlds['sysu-mm01']}", tmp_path / "none")
     assert "\n" not in str(refusal.value) and all(word in str(refusal.value) for word in words), refusal.value
+    assert "Options" not in str(refusal.value)
 
 
 def test_a_picture_that_cannot_be_embedded_is_named(trained, tmp_path):
@@ -118,6 +133,8 @@ def test_a_picture_that_cannot_be_embedded_is_named(trained, tmp_path):
         ([np.zeros((4, 4), np.uint8)], 1, "H×W×3"),
         ([np.zeros((8, 8, 3), np.float32)], 1, "uint8"),
         ([np.zeros((8, 8, 3), np.uint8)], "infrarot", "infrared"),
+        (None, 1, "pictures cannot be None; it takes a list"),
+        (7, 1, "pictures cannot be 7; it takes a list"),
     ):
         with pytest.raises(vireid.BadInput, match=word):
             model.embed(pictures, modality=modality)

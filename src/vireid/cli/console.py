@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vireid.data.errors import BadInput
+from vireid.data.stored import check_output
 from vireid.data.stored import write_json as write
 
 
@@ -26,6 +27,7 @@ def write_json(path: str | Path | None, value: Any) -> None:
     """
     if path is None:
         return
+    sys.stdout.flush()  # the file may be standard output itself, and then it comes after what is printed
     try:
         write(Path(path), value)
     except OSError as error:
@@ -68,7 +70,12 @@ def add_fold(verb: argparse.ArgumentParser, help: str, default: int | None = Non
 
 def add_json(verb: argparse.ArgumentParser, help: str) -> None:
     """The option `--json FILE`."""
-    verb.add_argument("--json", metavar="FILE", help=help)
+    add_output(verb, "--json", help)
+
+
+def add_output(verb: argparse.ArgumentParser, option: str, help: str) -> None:
+    """An option for a file to write. What makes writing impossible is said before the work begins."""
+    verb.add_argument(option, type=lambda text: check_output(Path(text)), metavar="FILE", help=help)
 
 
 def count(text: str) -> int:

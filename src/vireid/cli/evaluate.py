@@ -39,7 +39,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
         "intervals.",
     )
     report.add_argument("directories", metavar="RUN", nargs="+", type=Path, help="run directories that were tested")
-    report.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html of the first run")
+    console.add_output(report, "--out", "default: RUN/report.html of the first run")
     report.set_defaults(verb_function=run_report)
 
 
@@ -72,10 +72,9 @@ def _register_test(verbs: argparse._SubParsersAction) -> None:
     test.add_argument("--precision", choices=("off", "bf16", "fp16"), default="off", help="off, bf16 or fp16")
     console.add_loading(test)
     _add_common(test)
-    test.add_argument(
-        "--breakdown", metavar="FILE", help="also write rank-1 and mAP by cameras and identities, and the worst queries"
-    )
-    test.add_argument("--features", metavar="FILE", help="also write the features, in the form vireid score reads")
+    worst = "also write rank-1 and mAP by cameras and identities, and the worst queries"
+    console.add_output(test, "--breakdown", worst)
+    console.add_output(test, "--features", "also write the features, in the form vireid score reads")
     test.set_defaults(verb_function=run_test)
 
 
@@ -91,6 +90,7 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
 
 def run_score(options: argparse.Namespace) -> None:
     """Score a features file."""
+    from vireid.evaluation.report import with_counts
     from vireid.evaluation.scoring import read_features, score, with_both_draws
 
     if options.rerank != "none" and options.distance != "cosine":
@@ -98,7 +98,8 @@ def run_score(options: argparse.Namespace) -> None:
     columns = read_features(options.features)
     how = {"distance": options.distance, "rerank": options.rerank, "permutation": options.permutation}
     names = with_both_draws(options.protocol, options.permutation)
-    _show([score(**columns, protocol=name, **how) for name in names], options.json)
+    reports = [score(**columns, protocol=name, **how) for name in names]
+    _show([with_counts(report, columns["identity"], columns["modality"]) for report in reports], options.json)
 
 
 def run_test(options: argparse.Namespace) -> None:
@@ -129,7 +130,7 @@ def run_test(options: argparse.Namespace) -> None:
         ),
         Terminal(),
     )
-    _show([one.report for one in found], options.json)
+    _show([one.report for one in found], options.json, [one.title for one in found])
     pieces = [one.breakdown for one in found if one.breakdown]
     if pieces:
         print("\n".join(["", *(lines(one) for one in pieces)]))
@@ -137,11 +138,11 @@ def run_test(options: argparse.Namespace) -> None:
         console.write_json(options.breakdown, written[0] if len(written) == 1 else written)
 
 
-def _show(reports: Sequence[Report], json: str | None) -> None:
+def _show(reports: Sequence[Report], json: Path | None, titles: Sequence[str] = ()) -> None:
     """Print the table, how much SYSU-MM01's two draws differ where both are there, and write the `--json` file."""
     from vireid.evaluation.report import draw_differences, table
 
-    print("\n".join([table(reports), *draw_differences(reports)]))
+    print("\n".join([table(reports, titles), *draw_differences(reports)]))
     found = [report.to_json() for report in reports]
     console.write_json(json, found[0] if len(found) == 1 else found)
 

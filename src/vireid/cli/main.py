@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vireid.cli import data, demo, evaluate, tables, train
+from vireid.data import output
 from vireid.data.errors import BadInput, unknown
 
 GROUPS = (demo, data, train, evaluate, tables)
@@ -75,13 +76,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when done, 2 for a user's mistake (one sentence on standard error), 130 when interrupted. Anything else that
-        is raised is our mistake: Python prints its traceback and exits with 1.
+        0 when done, 2 for a user's mistake or a full disk (one sentence on standard error), 130 when interrupted.
+        Anything else that is raised is our mistake: Python prints its traceback and exits with 1.
     """
     # Idle threads sleep instead of spinning. Where other work shares the cores (a loader's workers are enough), torch's
     # spinning OpenMP threads take the time that the working one needs: a training step was measured 7 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    top = parser()
+    try:
+        code = _run(parser(), arguments)
+    except SystemExit as end:  # argparse ends the program after --help
+        raise SystemExit(output.finish(end.code if isinstance(end.code, int) else 0)) from None
+    except OSError as error:
+        return output.failed(error)
+    return output.finish(code)
+
+
+def _run(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Run one command and return its exit code; what it printed may still be in Python's buffer."""
     try:
         options = top.parse_args(arguments)
         if options.version:
@@ -92,16 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             top.print_help()
         else:
             options.verb_function(options)
-        sys.stdout.flush()
     except BadInput as mistake:
-        print(f"vireid: {mistake}", file=sys.stderr)
-        return 2
+        return output.complain(str(mistake), 2)
     except KeyboardInterrupt:
-        print("vireid: interrupted; what was saved is kept", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader (such as `head`) closed the pipe early. Without this, Python's flush at exit would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return output.complain("interrupted; what was saved is kept", 130)
     return 0
 
 

@@ -80,8 +80,8 @@ def _add_runs(verb: argparse.ArgumentParser, help: str) -> None:
 
 def _add_files(verb: argparse.ArgumentParser) -> None:
     console.add_json(verb, "write the rows as JSON, commands included")
-    verb.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
-    verb.add_argument("--html", type=Path, metavar="FILE", help="write the tables as one HTML file")
+    console.add_output(verb, "--markdown", "write the tables as Markdown")
+    console.add_output(verb, "--html", "write the tables as one HTML file")
 
 
 def run_fields(options: argparse.Namespace) -> None:

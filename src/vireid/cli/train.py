@@ -87,7 +87,8 @@ def run_train(options: argparse.Namespace) -> None:
     )
     run = train(asked, Terminal())
     if begin().is_main_process:
-        print(f"trained {asked.recipe} for {run.facts.config['epochs']} epochs: {run.path}")
+        epochs = run.facts.config["epochs"]
+        print(f"trained {asked.recipe} for {epochs} {'epoch' if epochs == 1 else 'epochs'}: {run.path}")
 
 
 def run_folds(options: argparse.Namespace) -> None:

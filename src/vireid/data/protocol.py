@@ -118,9 +118,11 @@ def parse_protocol(name: str | Protocol) -> Protocol:
     """
     if isinstance(name, Protocol):
         return name
+    if not isinstance(name, str):
+        raise BadInput(f"a protocol is one name, not {name!r}; choices: {', '.join(_table())}")
     found = _table().get(name)
     if found is None:
-        raise unknown("protocol", str(name), _table())
+        raise unknown("protocol", name, _table())
     return found
 
 

@@ -17,6 +17,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic
@@ -83,7 +84,9 @@ def _refusal(kind: type, error: pydantic.ValidationError) -> BadInput:
         return BadInput(f"{kind.__name__} needs {name}")
     if name not in names:
         return unknown(f"field of {kind.__name__}", name, names)
-    return BadInput(f"{kind.__name__}: {name} cannot be {found['input']!r}; it takes {in_words(hints(kind)[name])}")
+    # The class of a verb's options is ours. A user knows the option.
+    owner = f"{kind.__name__}: " if getattr(kind, "__pydantic_config__", {}).get("strict") else ""
+    return BadInput(f"{owner}{name} cannot be {found['input']!r}; it takes {in_words(hints(kind)[name])}")
 
 
 @functools.cache
@@ -160,7 +163,7 @@ def in_words(hint: Any) -> str:
         return "HEIGHTxWIDTH in pixels, such as 384x144"
     if is_dataclass(hint):
         return f"{hint.__name__} (fields: {', '.join(f.name for f in fields(hint))})"  # type: ignore[union-attr]
-    return words.get(hint, str(hint))
+    return "a path" if hint is Path else words.get(hint, str(hint))
 
 
 def _range(allowed: Interval) -> str:

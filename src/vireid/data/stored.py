@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from vireid.data.errors import BadInput
 
@@ -91,13 +92,66 @@ def read_json(file: Path) -> Any:
         raise BadInput(f"{file} is not JSON: {error}") from None
 
 
+def check_output(path: Path) -> Path:
+    """Check that a file can be made under this name, before any work is done for it.
+
+    Returns:
+        The path as it was given.
+
+    Raises:
+        BadInput: it is a folder, or the folder that it would be in is not there or cannot be written.
+    """
+    if path.is_dir():
+        raise BadInput(f"cannot write {path}: it is a folder, and the name of a file is needed")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise BadInput(f"cannot write {path}: there is no folder {folder}")
+    if not path.exists() and not os.access(folder, os.W_OK):
+        raise BadInput(f"cannot write {path}: no permission to write in {folder}")
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written completely or not at all.
+
+    A link is kept, and the file that it leads to is written. A device, a pipe and the program's own output cannot be
+    replaced: what is written goes into them directly.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if (stream := _own_stream(path)) is not None or (path.exists() and not path.is_file()):
+        with open(path if stream is None else stream, "wb") as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path))
+    unfinished = target.with_name(target.name + ".unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+        os.replace(unfinished, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _own_stream(path: Path) -> int | None:
+    """A new descriptor of standard output or standard error, if this file is one of them."""
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(stream)):
+                return os.dup(stream)
+    return None
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    """Write a text file completely or not at all, see `writing`."""
+    with writing(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file completely or not at all."""
+    """Write a JSON file completely or not at all, see `writing`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

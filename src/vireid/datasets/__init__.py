@@ -23,12 +23,24 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from vireid.data.errors import BadInput, unknown
 from vireid.data.records import Records
 from vireid.datasets.doctor import Checkup, Progress, examine
 from vireid.datasets.tree import Survey
 
-__all__ = ["Checkup", "check", "folds", "generated", "layouts", "parse_source", "read", "training_records"]
+__all__ = [
+    "Checkup",
+    "check",
+    "folds",
+    "generated",
+    "layouts",
+    "parse_source",
+    "read",
+    "training_records",
+    "unlike_published",
+]
 
 GENERATED = "GENERATED.json"
 
@@ -114,6 +126,30 @@ def folds(layout: str) -> int:
         BadInput: the layout is unknown.
     """
     return _module(layout).FOLDS
+
+
+def unlike_published(layout: str, identity: np.ndarray, modality: np.ndarray) -> str | None:
+    """A warning if the pictures of a test set are not as many as were published, or None.
+
+    >>> unlike_published("regdb", np.arange(4), np.array([0, 0, 1, 1]))
+    'regdb has 206 test identities, 2060 visible and 2060 infrared test pictures as published; here 4, 2 and 2'
+
+    Args:
+        layout: one of `layouts()`. Nothing was published about the layout `folder`.
+        identity: N integers, of all test pictures.
+        modality: N integers, 0 visible or 1 infrared.
+    """
+    expected = _module(layout).EXPECTED
+    names = ("test identities", "test visible pictures", "test infrared pictures")
+    published = [expected.get(name) for name in names]
+    found = [len(np.unique(identity)), int((modality == 0).sum()), int((modality == 1).sum())]
+    if None in published or found == published:
+        return None
+    people, visible, infrared = published
+    return (
+        f"{layout} has {people} test identities, {visible} visible and {infrared} infrared test pictures as published; "
+        f"here {found[0]}, {found[1]} and {found[2]}"
+    )
 
 
 def training_records(records: Records) -> Records:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from vireid.data.errors import BadInput
 from vireid.data.protocol import parse_protocol
 from vireid.data.stored import as_json, from_values
@@ -90,6 +92,20 @@ class Report:
         return found if known else replace(found, chance_rank1=math.nan)
 
 
+def with_counts(report: Report, identity: np.ndarray, modality: np.ndarray) -> Report:
+    """The report with a warning if its layout was published with another number of test pictures or identities.
+
+    Args:
+        report: a report about these pictures.
+        identity: N integers, of all test pictures.
+        modality: N integers, 0 visible or 1 infrared.
+    """
+    from vireid.datasets import unlike_published  # imports numba, which takes a while
+
+    warning = unlike_published(parse_protocol(report.protocol).layout, identity, modality)
+    return replace(report, warnings=(*report.warnings, warning)) if warning else report
+
+
 def incomparable(reports: Sequence[Report]) -> list[str]:
     """Warnings about reports of the same task that must not be compared.
 
@@ -127,24 +143,28 @@ def draw_differences(reports: Sequence[Report]) -> list[str]:
     return found
 
 
-def table(reports: Report | Sequence[Report]) -> str:
+def table(reports: Report | Sequence[Report], titles: Sequence[str] = ()) -> str:
     """The reports as lines of text: mean ± standard deviation over trials in percent, then the warnings.
 
     >>> print(table([]))
     no reports
+
+    Args:
+        reports: one report, or several.
+        titles: the first cell of each line; if empty, the protocol with what is not plain about the report.
     """
     reports = [reports] if isinstance(reports, Report) else list(reports)
     if not reports:
         return "no reports"
     lines = [["protocol", *SHORT.values(), "chance R1", "queries", "gallery", "trials"]]
-    for report in reports:
+    for report, title in zip(reports, titles or map(_title, reports), strict=True):
         many = len(report.trials) > 1
         cells = [f"{getattr(report, name):.2f}" + (f" ± {report.std[name]:.2f}" if many else "") for name in METRICS]
         asked = f"{report.valid_queries}"
         if report.valid_queries != report.queries:
             asked += f" of {report.queries}"
         chance = "" if math.isnan(report.chance_rank1) else f"{report.chance_rank1:.2f}"
-        lines.append([_title(report), *cells, chance, asked, str(report.gallery), str(len(report.trials))])
+        lines.append([title, *cells, chance, asked, str(report.gallery), str(len(report.trials))])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = [
         "  ".join(

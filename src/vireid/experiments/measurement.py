@@ -13,7 +13,7 @@ from vireid.evaluation.breakdown import Breakdown
 from vireid.evaluation.report import Report
 from vireid.training.run import Hardware, Run
 
-FORMAT = 2
+FORMAT = 3
 
 
 def file_name(protocol: str, *, marks: Iterable[str] = (), untrained: bool = False) -> str:
@@ -35,6 +35,10 @@ class Circumstances:
         fingerprint: fingerprint of the test records.
         generated: whether the data are a generated world.
         started, versions, git_commit, hardware: see `vireid.training.run.Surroundings`.
+        precision: arithmetic of the embedding, `off` for float32.
+        planned: how many epochs the run's configuration asks for; None where that is not known.
+        trained_on: which pictures the network was trained on, in words, if they are not the training pictures of the
+            data set that it is tested on; otherwise empty.
     """
 
     command: str
@@ -49,6 +53,14 @@ class Circumstances:
     versions: dict[str, str | None]
     git_commit: str | None
     hardware: Hardware
+    precision: str = "off"
+    planned: int | None = None
+    trained_on: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the network was trained for as many epochs as its configuration asks for."""
+        return self.planned in (None, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -87,19 +99,37 @@ class Measurement:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What differs from a plain measurement: flip, another embedding, re-ranking, the best checkpoint."""
+        """What is not plain about how it was measured: flip, embedding, re-ranking, checkpoint, precision, data."""
         marks = {
             "flip": self.report.flip,
             self.measured.embedding: self.measured.embedding != "neck",
             self.report.rerank: self.report.rerank != "none",
             "best": self.measured.checkpoint == "best",
+            self.measured.precision: self.measured.precision != "off",
+            "other-data": bool(self.measured.trained_on),
         }
         return tuple(mark for mark, shown in marks.items() if shown)
 
     @property
     def plain(self) -> bool:
-        """Whether it can be compared with a published number: a trained network, without flip, re-ranking and so on."""
-        return not self.marks and not self.measured.untrained
+        """Whether it can be compared with a published number.
+
+        The network was trained to its last epoch, on the training pictures of the data set that it is tested on, and
+        was measured without marks.
+        """
+        return self.measured.finished and not self.measured.untrained and not self.marks
+
+    @property
+    def title(self) -> str:
+        """The protocol, and in brackets what is not plain about how it was measured."""
+        words = {
+            "best": "best checkpoint",
+            "other-data": "other data",
+            self.measured.embedding: f"{self.measured.embedding} embedding",
+        }
+        marks = [*(["untrained"] if self.measured.untrained else []), *(words.get(mark, mark) for mark in self.marks)]
+        shown = ", ".join(marks)
+        return f"{self.report.protocol} ({shown})" if shown else self.report.protocol
 
     @property
     def file_name(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vireid.data.errors import unknown
+from vireid.data.errors import BadInput, unknown
 from vireid.training.progress import Progress, Quiet, Terminal
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def test(
     run: str | Path | Run,
     *,
     data: str,
-    protocols: list[str] | None = None,
+    protocols: str | Sequence[str] | None = None,
     progress: bool | Progress = False,
     **options: Any,
 ) -> list[Report]:
@@ -54,7 +55,7 @@ def test(
     Args:
         run: the run directory, or what `train` returned.
         data: `LAYOUT:PATH`.
-        protocols: names such as `sysu-mm01/all/single`; None for the layout's own.
+        protocols: one name such as `sysu-mm01/all/single`, or several; None for the layout's own.
         progress: True shows what the command line shows; nothing is printed otherwise.
         options: the other fields of `vireid.experiments.test.TestOptions`: `flip`, `embedding`, `rerank`, `checkpoint`,
             `untrained`, `fold`, `batch`, `precision`, `workers`, `cache`, `permutation`, `features`, `breakdown`.
@@ -68,22 +69,28 @@ def test(
     from vireid.experiments.test import TestOptions
     from vireid.experiments.test import test as do
 
-    directory = run if isinstance(run, (str, Path)) else run.path
-    asked = _asked(TestOptions, "test", run=directory, data=data, protocols=tuple(protocols or ()), **options)
+    directory = getattr(run, "path", run)
+    if not isinstance(directory, (str, Path)):
+        raise BadInput(f"run cannot be {run!r}; it takes a run directory, or what vireid.train returned")
+    names = (protocols,) if isinstance(protocols, str) else protocols or ()
+    if not isinstance(names, (list, tuple)):
+        raise BadInput(f"protocols cannot be {protocols!r}; it takes a name, or a list of names")
+    asked = _asked(TestOptions, "test", run=directory, data=data, protocols=tuple(names), **options)
     return [one.report for one in do(asked, _progress(progress))]
 
 
 def reproduce(
-    recipe: str, table: str, *, data: str, progress: bool | Progress = False, **options: Any
+    recipe: str, table: str = "", *, data: str, progress: bool | Progress = False, **options: Any
 ) -> list[Comparison]:
     """Train and test the rows of a paper's table, as `vireid reproduce` does.
 
     Args:
         recipe: the recipe, e.g. `peca`.
-        table: `TABLE` or `TABLE/ROW`, e.g. `table3` or `table3/m1`.
+        table: `TABLE` or `TABLE/ROW`, e.g. `table3` or `table3/m1`; empty for all tables.
         data: `LAYOUT:PATH`.
         progress: True shows what the command line shows; nothing is printed otherwise.
-        options: the other fields of `vireid.experiments.reproduce.ReproduceOptions`: `runs`, `set`, `workers`, `cache`.
+        options: the other fields of `vireid.experiments.reproduce.ReproduceOptions`: `runs`, `set`, `folds`
+            (RegDB's, such as `1-10`; default all), `seeds` (such as `0,1,2`), `workers`, `cache`.
 
     Returns:
         One comparison for each row: the printed numbers are `row.published`, ours are `ours.metrics`.

@@ -20,6 +20,7 @@ from vireid.data.protocol import (
 )
 from vireid.data.records import Records
 from vireid.data.settings import Count, Whole, options
+from vireid.data.stored import check_output, writing
 from vireid.evaluation.breakdown import break_down
 from vireid.evaluation.ranking import Ranking
 from vireid.evaluation.scoring import Measured, evaluate, with_both_draws
@@ -94,8 +95,17 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     from vireid.model import EMBEDDINGS, embedder, load
     from vireid.training.run import open_run
 
+    if asked.untrained and asked.checkpoint != "last":
+        raise BadInput(
+            "untrained tests the network before its first step, which no checkpoint holds: "
+            f"leave out untrained or checkpoint {asked.checkpoint}"
+        )
+    if asked.features:
+        check_output(asked.features)
     run = open_run(asked.run)
-    records, drawn = draw(asked, run)
+    everything, drawn = draw(asked, run)
+    trained_on, overlap = _training_pictures(everything, run)
+    records = everything.where(split="test")
     model = load(run, untrained=asked.untrained, checkpoint=asked.checkpoint)
     how = Inference(model.size, asked.flip, asked.batch, asked.precision, asked.workers, asked.cache)
     samples = used_samples(trials for _, trials in drawn)
@@ -108,9 +118,9 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
         flip=asked.flip,
         seed=model.config.training.seed,
     )
-    circumstances = _circumstances(model, records, asked)
+    circumstances = replace(_circumstances(model, records, asked), trained_on=trained_on)
     found = [_measure(features, records, one, measured, circumstances, asked.breakdown) for one in drawn]
-    found = [_with_warnings(one, _about_the_choice(model, asked.untrained)) for one in found]
+    found = [_with_warnings(one, (*_about_the_training(model, one.measured), *overlap)) for one in found]
     for measurement in found:
         try:
             measurement.keep(run)
@@ -126,7 +136,7 @@ Drawn = tuple[Protocol, list[Trial]]
 
 
 def draw(asked: TestOptions, run: Run) -> tuple[Records, list[Drawn]]:
-    """The test records, and each protocol that was asked for with its trials.
+    """All records of the data set, and each protocol that was asked for with its trials, which count test records only.
 
     Raises:
         BadInput: a protocol for another layout, another fold than the run's, or data that cannot be read.
@@ -137,8 +147,9 @@ def draw(asked: TestOptions, run: Run) -> tuple[Records, list[Drawn]]:
     for rule in rules:
         if rule.layout != layout:
             raise BadInput(f"protocol {rule.name} is for layout {rule.layout}, the data are {layout}")
-    records = datasets.read(layout, root, fold=own_fold(run, layout, asked.fold)).where(split="test")
-    columns = (records.identity, records.camera, records.modality)
+    records = datasets.read(layout, root, fold=own_fold(run, layout, asked.fold))
+    tested = records.where(split="test")
+    columns = (tested.identity, tested.camera, tested.modality)
     fixed = read_permutation(asked.permutation) if asked.permutation else None
     return records, [(rule, draw_trials(rule, *columns, permutation=fixed)) for rule in rules]
 
@@ -207,18 +218,78 @@ def _circumstances(model: Model, records: Records, asked: TestOptions) -> Circum
         root=str(Path(records.root).resolve()),
         fingerprint=records.fingerprint(),
         generated=datasets.generated(records.root),
+        precision=asked.precision,
+        planned=None if asked.untrained else model.config.training.epochs,
         **vars(surroundings()),
     )
 
 
-def _about_the_choice(model: Model, untrained: bool) -> tuple[str, ...]:
-    """Warnings for the report about how the checkpoint was chosen."""
+def _training_pictures(records: Records, run: Run) -> tuple[str, tuple[str, ...]]:
+    """How the pictures of a data set relate to those that a run was trained on.
+
+    Args:
+        records: all records of the data set that is tested on.
+        run: the run.
+
+    Returns:
+        What the run was trained on, in words, if that is not this data set; otherwise an empty text. Then a warning if
+        test pictures or, where identity numbers are comparable, test identities are among the training ones.
+    """
+    facts = run.facts.data
+    kinds = [_kind(facts.layout, facts.generated), _kind(records.layout, datasets.generated(records.root))]
+    if kinds[0] != kinds[1]:
+        return kinds[0], ()
+    try:
+        training = datasets.training_records(records)
+    except BadInput:  # a table of test pictures
+        return "", ()
+    without_validation = training.take(training.split != "val")
+    if facts.fingerprint not in (training.fingerprint(), without_validation.fingerprint()):
+        return f"other pictures of {kinds[0]}", ()
+    tested = records.where(split="test")
+    pictures = len(np.intersect1d(tested.path.astype(str), training.path.astype(str)))
+    if pictures:
+        return "", (f"{pictures} of {len(tested)} test pictures are training pictures too: the result is inflated",)
+    # RegDB numbers the people of its two lists independently; the other published layouts share nobody.
+    trained = np.unique(training.identity) if records.layout == "folder" else np.array([], dtype=np.int64)
+    asked = np.unique(tested.identity)
+    people = len(np.intersect1d(asked, trained))
+    if people:
+        return "", (f"{people} of {len(asked)} test identities are training identities too: the result is inflated",)
+    return "", ()
+
+
+def _kind(layout: str, generated: bool) -> str:
+    return f"{layout} (generated)" if generated else layout
+
+
+def _about_the_training(model: Model, measured: Circumstances) -> tuple[str, ...]:
+    """Warnings for the report about how the network was trained and how its checkpoint was chosen."""
+    found = []
+    planned = model.config.training.epochs
+    if not measured.untrained and (done := _epochs_done(model)) < planned:
+        found.append(f"the run is not finished: it was trained for {done} of {_epochs(planned)}")
+    if measured.trained_on and not measured.untrained:
+        found.append(f"trained on {measured.trained_on}: printed numbers are of networks trained on this data set")
     chosen = model.run.facts.validation
-    if untrained or chosen is None:
-        return ()
+    if measured.untrained or chosen is None:
+        return tuple(found)
     if chosen.on == "test":
-        return (f"{BEST_ON_TEST} (epoch {model.epochs})",) if model.checkpoint == "best" else ()
-    return (HELD_OUT,) if model.run.facts.data.layout == "sysu-mm01" else ()
+        best = [f"{BEST_ON_TEST} (epoch {model.epochs})"] if model.checkpoint == "best" else []
+    else:
+        best = [HELD_OUT] if model.run.facts.data.layout == "sysu-mm01" else []
+    return (*found, *best)
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
+
+
+def _epochs_done(model: Model) -> int:
+    """How many epochs the run was trained. The best checkpoint may be older than the run."""
+    if model.checkpoint == "last":
+        return model.epochs
+    return max([model.epochs, *(int(line["epoch"]) + 1 for line in model.run.epochs())])
 
 
 def _with_warnings(measurement: Measurement, warnings: tuple[str, ...]) -> Measurement:
@@ -227,12 +298,19 @@ def _with_warnings(measurement: Measurement, warnings: tuple[str, ...]) -> Measu
 
 
 def write_features(file: Path, features: np.ndarray, records: Records) -> None:
-    """Write features in the form that `vireid score` reads.
+    """Write features in the form that `vireid score` reads, under exactly this name.
 
     Raises:
         BadInput: the file cannot be written.
     """
     try:
-        np.savez(file, features=features, identity=records.identity, camera=records.camera, modality=records.modality)
+        with writing(file) as opened:
+            np.savez(
+                opened,
+                features=features,
+                identity=records.identity,
+                camera=records.camera,
+                modality=records.modality,
+            )
     except OSError as error:
         raise BadInput(f"cannot write {file}: {error.strerror}") from error

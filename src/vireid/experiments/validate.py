@@ -81,7 +81,8 @@ def plan(records: Records, *, every: int | None, on: str | None, epochs: int) ->
         return training, None
     on = on or "val"
     if not 1 <= every <= epochs:
-        raise BadInput(f"--validate-every {every}: the run has {epochs} epochs, choices: 1 to {epochs}")
+        there = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        raise BadInput(f"--validate-every {every}: the run has {there}, choices: 1 to {epochs}")
     measured = records.where(split=on)
     if on == "val" and not len(measured):
         raise BadInput(

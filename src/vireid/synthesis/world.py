@@ -10,8 +10,9 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.settings import Count, Share, Whole, settings
 from vireid.data.size import Size
+from vireid.data.stored import write_text
 from vireid.synthesis import layout as layouts
 from vireid.synthesis.camera import Place, Sensor, develop, draw_place, draw_sensor, draw_view, metering, setting
 from vireid.synthesis.figure import Figure, add_person, as_stranger
@@ -42,6 +44,7 @@ from vireid.synthesis.render import render
 
 PERSON_STREAM, FAMILY_STREAM, PLACE_STREAM, SENSOR_STREAM, MOMENT_STREAM, PLAN_STREAM = range(6)
 FACTORS = ("colour_shortcut", "look_alikes", "one_sided_detail", "sensor_gap", "occlusion")
+UNFINISHED = "UNFINISHED"  # is in the folder until the world is complete
 MARK = "GENERATED.json"  # `datasets.generated` looks for this file
 CHUNK = 24  # pictures that a worker renders at a time
 QUALITY = 90  # of JPEG files
@@ -214,10 +217,12 @@ def write_world(
 ) -> dict:
     """Write a generated data set in one of the published layouts.
 
-    The files are the same, byte for byte, for any number of workers.
+    The files are the same, byte for byte, for any number of workers. The lists of the layout are written last and
+    appear all at once, so no reader takes a world for complete before it is. The same call repeated after an
+    interruption completes the world.
 
     Args:
-        root: an empty or new folder.
+        root: an empty or new folder, or one that the same call began to fill.
         world: the world.
         layout, pictures, published_counts: see `plan`.
         size: height and width of the pictures. Small pictures are fast, also with `published_counts`.
@@ -234,28 +239,60 @@ def write_world(
     chosen = plan(world, layout, pictures=pictures, published_counts=published_counts)
     if min(size) < 8:
         raise BadInput(f"size {size} is too small for a picture of a person; at least 8x8")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise BadInput(f"'{root}' is not an empty folder; a generated world needs a new or empty folder")
     if workers is not None and workers < 1:
         raise BadInput(f"workers is {workers}; it must be at least 1")
     peopled = replace(world, identities=chosen.identities)
     mark = _mark(peopled, layout, size)
+    _check_free(root, begun := f"{mark}{len(chosen.pictures)} pictures, published counts: {published_counts}\n")
     chunks = [
         (root, peopled, size, chosen.pictures[start : start + CHUNK]) for start in range(0, len(chosen.pictures), CHUNK)
     ]
     done = 0
     try:
-        for folder in sorted({(root / name).parent for name in (*chosen.texts, *(p.path for p in chosen.pictures))}):
+        root.mkdir(parents=True, exist_ok=True)
+        write_text(root / UNFINISHED, begun)
+        (root / MARK).write_bytes(mark.encode())
+        for folder in sorted({(root / picture.path).parent for picture in chosen.pictures}):
             folder.mkdir(parents=True, exist_ok=True)
-        for name, text in {**chosen.texts, MARK: mark}.items():
-            (root / name).write_bytes(text.encode())
         for count in _each(chunks, workers or _usable_cores()):
             done += count
             if progress is not None:
                 progress(done, len(chosen.pictures))
+        _write_lists(root, chosen.texts)
+        (root / UNFINISHED).unlink()
     except OSError as error:
         raise BadInput(f"cannot write a world to '{root}': {error.strerror}") from error
     return chosen.summary() | {"root": str(root), "size": str(size), "seed": world.seed}
+
+
+def _check_free(root: Path, begun: str) -> None:
+    """Check that a folder is new or empty, or that the same call began to fill it.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return
+    unfinished = root / UNFINISHED
+    if not unfinished.is_file():
+        raise BadInput(f"'{root}' is not an empty folder; a generated world needs a new or empty folder")
+    if unfinished.read_text(encoding="utf-8", errors="replace") != begun:
+        raise BadInput(
+            f"'{root}' holds an unfinished world of other settings; "
+            "repeat the command that began it, or remove the folder"
+        )
+
+
+def _write_lists(root: Path, texts: Mapping[str, str]) -> None:
+    """Write the text files of a layout. They are in one folder, which appears when all of them are in it."""
+    (folder,) = {Path(name).parent for name in texts}
+    unfinished = root / f"{folder}.unfinished"
+    for left in (unfinished, root / folder):
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished.mkdir()
+    for name, text in texts.items():
+        (unfinished / Path(name).name).write_bytes(text.encode())
+    os.replace(unfinished, root / folder)
 
 
 def _mark(world: World, layout: str, size: Size) -> str:
