@@ -86,7 +86,7 @@ def main() -> None:
     images = torch.randint(256, (SAMPLES, 3, *options.size), dtype=torch.uint8, generator=generator)
     modality = torch.arange(SAMPLES) // (SAMPLES // 2)
     channels_last = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
-    caj = Pipeline((PadCrop(), Flip()), (ChannelExchange(), ChannelErasing()), (ChannelErasing(),))
+    caj = Pipeline((PadCrop(), Flip()), (ChannelErasing(), ChannelExchange()), (ChannelErasing(),))
     wrim = Pipeline((MultiScaleCrop(), Flip()), (RandomErasing(),), (RandomErasing(),), visible_before=(Grey(),))
 
     baseline = "textbook (Pillow, NumPy)"

@@ -21,7 +21,7 @@ OPERATIONS = [
     PadCrop(2, fill=7),
     MultiScaleCrop(),
     ChannelExchange(),
-    ChannelExchange(grey=True),
+    ChannelExchange("rgb_unchanged_grey"),
     Grey(),
     RandomErasing(),
     RandomErasing(fill="noise"),
@@ -150,7 +150,9 @@ def test_grey_by_hand():
     ("operation", "shares"),
     [
         (ChannelExchange(), {0: 1 / 4, 1: 1 / 4, 2: 1 / 4, UNCHANGED: 1 / 4}),
-        (ChannelExchange(grey=True), {0: 1 / 4, 1: 1 / 4, 2: 1 / 4, UNCHANGED: 1 / 8, GREY: 1 / 8}),
+        (ChannelExchange("rgb_unchanged_grey"), {0: 1 / 4, 1: 1 / 4, 2: 1 / 4, UNCHANGED: 1 / 8, GREY: 1 / 8}),
+        (ChannelExchange("rgb"), {0: 1 / 3, 1: 1 / 3, 2: 1 / 3}),
+        (ChannelExchange("rgb_grey"), {0: 1 / 4, 1: 1 / 4, 2: 1 / 4, GREY: 1 / 4}),
         (Grey(0.3), {True: 0.3, False: 0.7}),
         (Flip(0.2), {True: 0.2, False: 0.8}),
     ],
@@ -164,7 +166,7 @@ def test_outcomes_have_their_probabilities(operation, shares):
     assert chi_square < 18.47
 
 
-@pytest.mark.parametrize("operation", [ChannelExchange(), ChannelExchange(grey=True), Grey(1.0)], ids=repr)
+@pytest.mark.parametrize("operation", [ChannelExchange(), ChannelExchange("rgb_unchanged_grey"), Grey(1.0)], ids=repr)
 def test_grey_pictures_do_not_change_before_normalisation(operation):
     grey = _floats(32)[:, :1].expand(-1, 3, -1, -1)
     # The sum of the luminance weights is 0.9999.

@@ -15,7 +15,7 @@ from vireid.augment.pipeline import Pipeline
 
 CAJ = Pipeline(
     geometry=(PadCrop(4), Flip()),
-    visible=(ChannelExchange(), ChannelErasing()),
+    visible=(ChannelErasing(), ChannelExchange()),
     infrared=(ChannelErasing(),),
 )
 WRIM = Pipeline(
@@ -66,8 +66,8 @@ def test_the_order_given_is_the_order_applied():
     images, generator = _images(), _generator()
     visible, infrared = MODALITY == 0, MODALITY == 1
     expected = normalise(Flip()(PadCrop(4)(images, generator=generator), generator=generator))
-    expected[visible] = ChannelExchange()(expected[visible], generator=generator)
     expected[visible] = ChannelErasing()(expected[visible], generator=generator)
+    expected[visible] = ChannelExchange()(expected[visible], generator=generator)
     expected[infrared] = ChannelErasing()(expected[infrared], generator=generator)
     assert torch.equal(CAJ(images, MODALITY, _generator()), expected)
 

@@ -103,6 +103,33 @@ def test_a_batch_holds_the_samplers_samples(records):
         assert batch.camera.tolist() == records.camera[samples].tolist()
 
 
+def darker(images, modality, generator):
+    assert (modality == 0).all(), "only visible samples have a second view"
+    return -images.float() - torch.rand(len(images), 1, 1, 1, generator=generator)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_second_view_of_visible_samples_stands_behind_the_step(records, workers):
+    usual = list(training_batches(records, epoch=1, **options(records)))
+    two = options(records, second_view=darker, workers=workers)
+    made = list(training_batches(records, epoch=1, **two))
+    pictures = list(training_batches(records, epoch=1, **options(records, augment=plain)))
+    drawn = []
+    for once, twice, picture in zip(usual, made, pictures, strict=True):
+        count, visible = len(once), once.modality == 0
+        assert torch.equal(twice.images[:count], once.images), "the first views and their random numbers stay"
+        for name in ("identity", "modality", "camera"):
+            column = getattr(once, name)
+            assert torch.equal(getattr(twice, name), torch.cat((column, column[visible])))
+        extra = -twice.images[count:] - picture.images[visible]
+        assert len(extra) == visible.sum() > 0 and (extra - extra[:, :1, :1, :1]).abs().max() < 1e-4
+        assert extra.min() >= 0 and extra.max() <= 1
+        assert twice.seed == once.seed
+        drawn += [round(number, 4) for number in extra[:, 0, 0, 0].tolist()]
+    assert len(set(drawn)) > 0.9 * len(drawn), "each step and each sample has random numbers of its own"
+    assert all_same(training_batches(records, epoch=1, first_step=3, **two), made[3:]), "resumed"
+
+
 def test_workers_cannot_be_seen(records):
     alone = list(training_batches(records, epoch=0, **options(records)))
     for workers in (1, 2):

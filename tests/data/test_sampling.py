@@ -115,6 +115,21 @@ def test_pairs_of_samples_are_drawn_evenly():
     assert all(abs(n - 1000) < 5 * np.sqrt(6000 / 6 * 5 / 6) for n in counts.values())
 
 
+def test_with_replacement_a_step_repeats_pictures_as_often_as_it_should():
+    """AGW's code draws 4 of RegDB's 10 pictures with replacement. A group has no repetition with probability
+    10·9·8·7 / 10⁴ = 0.504, so about half of the groups repeat a picture."""
+    labels, modality = np.zeros(20, dtype=int), np.repeat([0, 1], 10)
+    made = sampler(labels, modality, 1, 4, 4, epoch_length=3000, with_replacement=True)
+    groups = [made.samples(0, step).reshape(2, 4) for step in range(3000)]
+    repeats = [[len(set(group.tolist())) < 4 for group in pair] for pair in groups]
+    assert np.abs(np.mean(repeats, axis=0) - 0.496).max() < 5 * np.sqrt(0.25 / 3000)
+    assert all((pair[0] < 10).all() and (pair[1] >= 10).all() for pair in groups)
+    counts = np.bincount(np.concatenate(groups).ravel(), minlength=20)
+    assert np.abs(counts - 1200).max() < 5 * np.sqrt(12000 * 0.1 * 0.9)
+    without = sampler(labels, modality, 1, 4, 4, epoch_length=300)
+    assert all(len(set(without.samples(0, step).tolist())) == 8 for step in range(300))
+
+
 def test_identities_of_one_modality_are_never_drawn():
     made = sampler([0, 0, 1, 2, 2], [0, 1, 0, 1, 0], 2, 1, 1, epoch_length=20)
     assert made.identities.tolist() == [0, 2]

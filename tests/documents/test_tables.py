@@ -31,7 +31,7 @@ def test_the_table_of_a_recipe_by_hand():
     assert any(line.startswith("| `gradient_clip` | `null` | ours |") for line in lines)  # chosen, and it is null
     assert any(line.startswith("| `schedule.milestones` | `[20, 50]` |") for line in lines)  # of a part that is chosen
     assert any(line.startswith("| `optimiser.lr` (Adam) | – |") for line in lines)  # of a part that is not
-    assert any(line.startswith("| `exchange.grey` (ChannelExchange) | – |") for line in lines)
+    assert any(line.startswith("| `exchange.cases` (ChannelExchange) | – |") for line in lines)
 
 
 def test_the_shared_table_shows_defaults_and_not_one_recipes_values():

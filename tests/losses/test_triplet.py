@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +12,15 @@ from hypothesis import strategies as st
 
 from tests.oracles import losses as oracle
 from vireid.data.errors import BadInput
-from vireid.losses.triplet import batch_hard_triplet, weighted_regularised_triplet
+from vireid.losses.triplet import batch_hard_triplet, squared_difference_triplet, weighted_regularised_triplet
 
 VARIANTS = [(sign, anchor) for sign in ("minus", "plus") for anchor in (True, False)]
-LOSSES = [batch_hard_triplet, weighted_regularised_triplet]
+LOSSES = [
+    batch_hard_triplet,
+    weighted_regularised_triplet,
+    partial(weighted_regularised_triplet, epsilon=1e-6),
+    squared_difference_triplet,
+]
 
 
 def _batch(identities: int, samples: int, width: int = 5, *, scale: float = 1.0, seed: int = 0):
@@ -98,6 +104,101 @@ def test_negatives_at_large_distances_count():
     assert loss.item() == pytest.approx(100.0, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("distance", "exact", "of_code"),
+    [
+        # Two identities with two samples each, all at the same distance d. Positive term: d·e^d / (1 + e^d), as 0.73106
+        # for 1 and 20.00000 for 20. Exact negative term: d. Code: d·2e^-d / (2e^-d + 1e-6), as 1.00000 for 1, and
+        # 20 · 4.1223e-9 / 1.0041223e-6 = 0.08211 for 20.
+        (1.0, 0.567691, 0.567691),  # softplus(-0.26894)
+        (20.0, 0.693147, 19.917873),  # softplus(0), softplus(19.91787)
+    ],
+)
+def test_the_epsilon_of_the_public_code_by_hand(distance, exact, of_code):
+    features, identity = torch.eye(4, dtype=torch.float64) * distance / 2**0.5, torch.tensor([0, 0, 1, 1])
+    assert weighted_regularised_triplet(features, identity).item() == pytest.approx(exact, abs=2e-6)
+    assert weighted_regularised_triplet(features, identity, epsilon=1e-6).item() == pytest.approx(of_code, abs=3e-5)
+
+
+@pytest.mark.parametrize(("distance", "away"), [(5.0, True), (20.0, False)])
+def test_with_the_epsilon_of_the_public_code_far_negatives_are_not_pushed_away(distance, away):
+    # One step against the gradient changes the distance of the two identities, at 0 and at `distance`.
+    identity = torch.tensor([0, 0, 1, 1])
+    for epsilon, expected in ((0.0, True), (1e-6, away)):
+        features = _line(0, 0.1, distance, distance + 0.1).requires_grad_()
+        weighted_regularised_triplet(features, identity, epsilon=epsilon).backward()
+        assert features.grad is not None
+        moved = (features - features.grad).detach().view(2, 2).mean(1)
+        assert ((moved[1] - moved[0]) > distance).item() is expected
+
+
+def test_in_the_public_code_every_sample_is_an_anchor():
+    # Identity 0 is at 0 and 1, identity 1 is at 3. The anchors at 0 and 1 have 0.0984 and 0.2477, see above. The anchor
+    # at 3 has no positive but itself, so 0, and negatives at 2 and 3 with the mean (2e^-2 + 3e^-3) / (e^-2 + e^-3) =
+    # 2.26894: softplus(-2.26894) = 0.0984.
+    loss = weighted_regularised_triplet(_line(0, 1, 3), torch.tensor([0, 0, 1]), epsilon=1e-6)
+    assert loss.item() == pytest.approx((0.0984 + 0.2477 + 0.0984) / 3, abs=1e-4)
+    # A sample on its own has 0 for both terms: log 2.
+    assert weighted_regularised_triplet(_line(7), torch.tensor([0]), epsilon=1e-6).item() == pytest.approx(math.log(2))
+    assert squared_difference_triplet(_line(7), torch.tensor([0])).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_the_public_codes_epsilon_against_the_oracle(scale):
+    features, identity = _batch(3, 4, scale=scale)
+    pairs = oracle.code_triplet(features.tolist(), identity.tolist(), epsilon=1e-6)
+    gaps = [near - far for near, far in pairs]
+    expected = math.fsum(max(g, 0.0) + math.log1p(math.exp(-abs(g))) for g in gaps) / len(gaps)
+    assert weighted_regularised_triplet(features, identity, epsilon=1e-6).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_squared_difference_by_hand():
+    # Identity 0 is at 0 and 1, identity 1 is at 3 and 4. The anchors at 0 and 4 have the positive term 0.7311 and
+    # negatives at 3 and 4: (3 + 4/e) / (1 + 1/e) = 3.2689, and (0.7311 - 3.2689)² = 6.4408. The anchors at 1 and 3 have
+    # negatives at 2 and 3: 2.2689, and 2.3651. All positives are nearer, so the loss is the mean of
+    # log(1 + e^-6.4408) = 0.001594 and log(1 + e^-2.3651) = 0.089799.
+    loss = squared_difference_triplet(_line(0, 1, 3, 4), torch.tensor([0, 0, 1, 1]), epsilon=0.0)
+    assert loss.item() == pytest.approx((0.001594 + 0.089799) / 2, abs=2e-5)
+    # Identity 0 is at 0 and 8, identity 1 is at 1 and 9. For the anchor at 0: positive term 8·e^8/(1 + e^8) = 7.9973,
+    # negatives at 1 and 9: (1 + 9 e^-8) / (1 + e^-8) = 1.0027; the square of 6.9946 is 48.925, and positives are
+    # farther, so log(1 + e^48.925) = 48.925. The anchor at 8 has negatives at 7 and 1:
+    # (1 + 7 e^-6) / (1 + e^-6) = 1.0148, and 6.9825² = 48.755. By symmetry the anchors at 9 and 1 are like those at 0
+    # and 8.
+    loss = squared_difference_triplet(_line(0, 8, 1, 9), torch.tensor([0, 0, 1, 1]), epsilon=0.0)
+    assert loss.item() == pytest.approx((48.925 + 48.755) / 2, abs=2e-3)
+    # The square is cut at 88.
+    loss = squared_difference_triplet(_line(0, 80, 1, 90), torch.tensor([0, 0, 1, 1]), epsilon=0.0)
+    assert loss.item() == pytest.approx(88.0)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"alpha": 2.0}, {"gamma": 0.5}, {"alpha": 0.5, "gamma": 3.0, "epsilon": 0.1}], ids=str
+)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+def test_squared_difference_against_the_oracle(how, scale):
+    features, identity = _batch(3, 4, scale=scale)
+    expected = oracle.squared_difference_triplet(
+        features.tolist(), identity.tolist(), **{"alpha": 1.0, "gamma": 1.0, "epsilon": 1e-6, **how}
+    )
+    assert squared_difference_triplet(features, identity, **how).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_gradients_of_the_public_codes_losses():
+    features, identity = _batch(3, 3, width=4, scale=0.5)
+    for loss in (partial(weighted_regularised_triplet, epsilon=1e-3), squared_difference_triplet):
+        assert torch.autograd.gradcheck(lambda f, loss=loss: loss(f, identity), features.requires_grad_())
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"gamma": -1.0}, {"epsilon": -1e-6}], ids=str)
+def test_factors_that_are_out_of_range_are_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(BadInput, match=f"^{name} is {value}"):
+        squared_difference_triplet(torch.ones(2, 2), torch.tensor([0, 1]), **wrong)
+    if name == "epsilon":
+        with pytest.raises(BadInput, match=r"^epsilon is"):
+            weighted_regularised_triplet(torch.ones(2, 2), torch.tensor([0, 1]), **wrong)
+
+
 @pytest.mark.parametrize(("sign", "anchor"), VARIANTS)
 def test_gradient_of_weighted_regularised(sign, anchor):
     features, identity = _batch(3, 3, width=4)
@@ -113,7 +214,7 @@ def test_gradient_of_batch_hard():
     assert torch.autograd.gradcheck(lambda f: batch_hard_triplet(f, identity, margin=1.0), features.requires_grad_())
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*LOSSES[:2], partial(squared_difference_triplet, epsilon=0.0)])
 @pytest.mark.parametrize("identity", [[0, 0, 0], [0, 1, 2], [5]], ids=["no negatives", "no positives", "one sample"])
 def test_no_usable_anchor_gives_zero_with_a_graph(loss, identity):
     features = torch.randn(len(identity), 4, requires_grad=True)

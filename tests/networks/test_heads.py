@@ -103,6 +103,14 @@ def test_one_part_is_the_average():
         Parts(0)
 
 
+def test_the_weight_of_a_neck_starts_at_one_or_near_it_as_in_agws_code():
+    assert torch.equal(BNNeck(8).bn.weight, torch.ones(8))
+    torch.manual_seed(0)
+    weight = BNNeck(4000, start="code").bn.weight
+    assert abs(weight.mean() - 1) < 5 * 0.01 / 4000**0.5
+    assert weight.std().item() == pytest.approx(0.01, rel=0.06)
+
+
 def test_neck_normalises_and_its_bias_does_not_change():
     torch.manual_seed(0)
     neck = BNNeck(4)

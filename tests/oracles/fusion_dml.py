@@ -47,6 +47,32 @@ def fuse(maps: Sequence[Map], weights: Map) -> list[list[list[float]]]:
     return fused
 
 
+def pointwise(x: Map, weight: Sequence[Sequence[float]], bias: Sequence[float]) -> list[list[list[float]]]:
+    """A 1×1 convolution: at each position, the products of all channels with each output's weights, and its bias."""
+    height, width = len(x[0]), len(x[0][0])
+
+    def at(i: int, j: int, output: int) -> float:
+        return math.fsum(w * plane[i][j] for w, plane in zip(weight[output], x, strict=True)) + bias[output]
+
+    return [[[at(i, j, output) for j in range(width)] for i in range(height)] for output in range(len(weight))]
+
+
+def active(x: Map, *statistics: Sequence[float]) -> list[list[list[float]]]:
+    """ReLU(BN(x)) with ε = 1e-5, by the mean, variance, weight and bias of each channel."""
+    found = []
+    for plane, mean, variance, gain, shift in zip(x, *statistics, strict=True):
+        deviation = math.sqrt(variance + 1e-5)
+        found.append([[max(0.0, (v - mean) / deviation * gain + shift) for v in line] for line in plane])
+    return found
+
+
+def spatial_weights(scores: Map) -> list[list[list[float]]]:
+    """ASFF: the softmax over maps, at each position: maps × height × width to the same shape."""
+    height, width = len(scores[0]), len(scores[0][0])
+    shares = [[softmax([plane[i][j] for plane in scores]) for j in range(width)] for i in range(height)]
+    return [[[shares[i][j][m] for j in range(width)] for i in range(height)] for m in range(len(scores))]
+
+
 def combine(pixel: Sequence[float], case: str) -> tuple[float, ...]:
     """One pixel with its channels in the order of a word such as "GBR", or "grey"."""
     if case == "grey":

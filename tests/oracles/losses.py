@@ -61,3 +61,40 @@ def weighted_regularised_triplet(
         gap = near - far
         terms.append(max(gap, 0.0) + math.log1p(math.exp(-abs(gap))))
     return math.fsum(terms) / max(1, len(terms))
+
+
+def code_weights(scores: Sequence[float], epsilon: float) -> list[float]:
+    """The weights of AGW's public code: it subtracts the greatest score, at least 0, and adds `epsilon`."""
+    largest = max(0.0, *scores)
+    powers = [math.exp(score - largest) for score in scores]
+    return [power / (math.fsum(powers) + epsilon) for power in powers]
+
+
+def code_triplet(
+    features: Sequence[Sequence[float]], identity: Sequence[int], *, epsilon: float, alpha: float = 1.0
+) -> list[tuple[float, float]]:
+    """For each anchor, the weighted mean distance to its positives, itself included, and to its negatives."""
+    found = []
+    for i, anchor in enumerate(features):
+        positives = [distance(anchor, f) for j, f in enumerate(features) if identity[j] == identity[i]]
+        negatives = [distance(anchor, f) for j, f in enumerate(features) if identity[j] != identity[i]]
+        near = code_weights([alpha * d for d in positives], epsilon)
+        far = code_weights([-alpha * d for d in negatives], epsilon)
+        found.append(
+            (
+                math.fsum(w * d for w, d in zip(near, positives, strict=True)),
+                math.fsum(w * d for w, d in zip(far, negatives, strict=True)),
+            )
+        )
+    return found
+
+
+def squared_difference_triplet(
+    features: Sequence[Sequence[float]], identity: Sequence[int], *, alpha: float, gamma: float, epsilon: float
+) -> float:
+    """`mean_i log(1 + exp(±min(γ (p_i - n_i)², 88)))`, plus where p_i > n_i."""
+    terms = []
+    for near, far in code_triplet(features, identity, epsilon=epsilon, alpha=alpha):
+        squared = min(gamma * (near - far) ** 2, 88.0)
+        terms.append(math.log1p(math.exp(squared if near > far else -squared)))
+    return math.fsum(terms) / len(terms)

@@ -183,22 +183,28 @@ def enlarged(small: torch.Tensor, i: int, j: int, size: Sequence[int], mode: str
     return upper * (1 - down) + lower * down
 
 
-def projection_head(features: torch.Tensor, head: nn.Sequential) -> torch.Tensor:
-    """Equation 4, W2 ReLU(BN(W1 r)) + b, one feature after the other; training mode."""
-    first, bn, _, second = head
-    hidden = [
-        [math.fsum(w * v for w, v in zip(ws, f, strict=True)) for ws in first.weight.tolist()]
-        for f in features.tolist()
-    ]
-    normal = batch_norm(torch.tensor(hidden, dtype=features.dtype)[:, :, None, None], bn)[:, :, 0, 0]
-    outputs = [
-        [
-            math.fsum(w * max(0.0, v) for w, v in zip(ws, f, strict=True)) + b
-            for ws, b in zip(second.weight.tolist(), second.bias.tolist(), strict=True)
-        ]
-        for f in normal.tolist()
-    ]
-    return torch.tensor(outputs, dtype=features.dtype)
+def equation_4(
+    features: Sequence[Sequence[float]],
+    w1: Sequence[Sequence[float]],
+    gain: Sequence[float],
+    shift: Sequence[float],
+    w2: Sequence[Sequence[float]],
+    bias: Sequence[float],
+) -> list[list[float]]:
+    """z5 = W2 ReLU(BN(W1 R_g)), with the batch's own mean and variance and ε = 1e-5."""
+    hidden = [[math.fsum(w * x for w, x in zip(weights, f, strict=True)) for weights in w1] for f in features]
+    active = [[0.0] * len(w1) for _ in features]
+    for unit in range(len(w1)):
+        values = [sample[unit] for sample in hidden]
+        mean = math.fsum(values) / len(values)
+        variance = math.fsum((value - mean) ** 2 for value in values) / len(values)
+        for sample, value in enumerate(values):
+            active[sample][unit] = max(0.0, (value - mean) / math.sqrt(variance + 1e-5) * gain[unit] + shift[unit])
+    outputs = []
+    for sample in active:
+        products = [math.fsum(w * x for w, x in zip(weights, sample, strict=True)) for weights in w2]
+        outputs.append([product + b for product, b in zip(products, bias, strict=True)])
+    return outputs
 
 
 def operations_of_modules(network: nn.Module, run: Callable[[], object]) -> int:

@@ -448,12 +448,28 @@ def test_rows_that_are_the_same_model_print_the_same_numbers():
         "table1": 7,
         "table2": 8,
         "table3": 5,
-        "table3-smoothing": 2,
-        "table4": 5,
+        "table3-smoothing": 3,
+        "table4": 6,
         "table5": 2,
         "table6": 2,
         "figure4": 22,
     }
+
+
+def test_rows_of_another_reading_have_no_numbers_and_say_which_the_table_prints():
+    """A printed number belongs to one configuration, so the other reading's row only names it in its note."""
+    pairs = {f"table3-smoothing/{name}": f"table3/{name}" for name in ("kd", "id_kd", "id_kd_lsr")}
+    for name, printed in (pairs | {"table4/global_to_fusion-both": "table4/global_to_fusion"}).items():
+        row, numbers = ROWS[name], ROWS[printed].published
+        assert not row.published and row.on == ROWS[printed].on
+        assert row.config != ROWS[printed].config
+        assert f"{numbers['rank1']:.2f} / {numbers['map']:.2f}" in row.note
+    smoothed = {name: ROWS[f"table3-smoothing/{name}"].config for name in ("kd", "id_kd", "id_kd_lsr")}
+    assert [(c.branch_identity, c.label_smoothing, c.mutual) for c in smoothed.values()] == [
+        (False, 0.0, PAPER.mutual), (True, 0.0, PAPER.mutual), (True, 0.1, PAPER.mutual),
+    ]  # fmt: skip
+    assert ROWS["table4/global_to_fusion-both"].config.mutual == Mutual(pairs=("global-fusion",), direction="both")
+    assert ROWS["table4/global_to_fusion"].config.mutual == Mutual(pairs=("global-fusion",), direction="one_way")
 
 
 def to_json_text(config) -> str:

@@ -51,6 +51,47 @@ def test_the_fused_map_against_the_loops(stages, weights):
         assert torch.allclose(fused[sample], torch.tensor(expected, dtype=torch.float64), atol=1e-12)
 
 
+@pytest.mark.parametrize("stages", [(1, 2, 3), (2, 4), (3,)])
+def test_the_predicted_weights_are_asffs(stages):
+    """16 channels of each reduced map, on the finest grid; all of them give one score per map; a softmax over the maps.
+
+    Statistics and weights are handed to the loops as plain numbers, so a missing layer or another width fails.
+    """
+    maps = _stage_maps((3, 5, 7, 9), stages)
+    torch.manual_seed(1)
+    fusion = AdaptiveFusion({name: x.shape[1] for name, x in maps.items()}, width=4).double()
+    for _, value in [*fusion.look.named_buffers(), *fusion.look.named_parameters(), *fusion.decide.named_parameters()]:
+        if value.is_floating_point():
+            torch.nn.init.uniform_(value, 0.2, 1.5)
+    reduced = fusion.eval().reduced(maps)
+    found = fusion.weights(reduced)
+    state = {name: value.tolist() for name, value in fusion.state_dict().items()}
+    height, width = reduced[0].shape[2:]
+    for sample in range(2):
+        seen = []
+        for place, x in enumerate(reduced):
+            kernel = [[one[0][0] for one in of] for of in state[f"look.{place}.0.weight"]]
+            statistics = [state[f"look.{place}.1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+            looked = oracle.active(oracle.pointwise(x[sample].tolist(), kernel, [0.0] * 16), *statistics)
+            seen += oracle.nearest(looked, height, width)
+        kernel = [[one[0][0] for one in of] for of in state["decide.weight"]]
+        expected = oracle.spatial_weights(oracle.pointwise(seen, kernel, state["decide.bias"]))
+        torch.testing.assert_close(found[sample], torch.tensor(expected, dtype=torch.float64))
+
+
+def test_the_weights_start_near_a_third_each():
+    """The score of a map comes from a random convolution, so the three weights differ a little, by place too."""
+    found = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        fusion = AdaptiveFusion([3, 5, 7], width=256)
+        maps = [torch.randn(4, c, *g) for c, g in zip((3, 5, 7), ((8, 4), (4, 2), (2, 1)), strict=True)]
+        found.append(fusion.weights(fusion.reduced(maps)).detach())
+    weights = torch.cat(found)
+    assert (weights.mean((0, 2, 3)) - 1 / 3).abs().max() < 0.05
+    assert 0.05 < weights.std() < 0.2
+
+
 def test_predicted_weights_sum_to_one_and_differ_by_place_and_picture():
     maps = _stage_maps((3, 5, 7, 9), (1, 2, 3))
     torch.manual_seed(1)

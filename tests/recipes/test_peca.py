@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 import re
 import subprocess
@@ -12,19 +11,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional
 
+from tests.oracles import losses as losses_oracle
 from tests.oracles import peca as oracle
+from vireid.augment.aggregation import with_auxiliary_samples
+from vireid.augment.operation import augmented
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.size import Size
 from vireid.figures.sweep import swept
-from vireid.losses.distance import paired
-from vireid.recipes import agw, peca
-from vireid.training.configuration import with_fields
+from vireid.recipes import peca
+from vireid.training.configuration import describe, with_fields
 
 V, R, A = (int(m) for m in (Modality.VISIBLE, Modality.INFRARED, Modality.AUXILIARY))
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -48,97 +46,6 @@ SMALL = with_fields(peca.PAPER, {"trunk": "tiny", "weights": "none", "size": Siz
 def network(**changes) -> peca.PECA:
     torch.manual_seed(0)
     return peca.build(replace(SMALL, **changes), 5).train()
-
-
-# --- channel aggregation ----------------------------------------------------------------------------------------------
-
-
-def test_every_generated_picture_is_one_of_its_parents_six():
-    identity = torch.tensor([0, 0, 0, 1, 1, 1, 2, 3, 3])
-    modality = torch.tensor([V, R, R, R, V, V, V, R, R])  # identity 2 has no infrared sample, identity 3 no visible one
-    images = torch.rand(9, 3, 4, 2)
-    generator = torch.Generator().manual_seed(1)
-    made, visible, infrared = peca.aggregate_channels(images, identity, modality, generator=generator)
-    assert visible.tolist() == [0, 4, 5]
-    assert (modality[infrared] == R).all() and torch.equal(identity[visible], identity[infrared])
-    for picture, v, r in zip(made, visible, infrared, strict=True):
-        patterns = oracle.channel_patterns(images[v], images[r])
-        assert sum(torch.equal(picture, pattern) for pattern in patterns) == 1
-
-
-def test_patterns_and_partners_are_drawn_uniformly():
-    count, partners = 3000, 4
-    identity = torch.zeros(count + partners, dtype=torch.int64)
-    modality = torch.tensor([V] * count + [R] * partners)
-    images = torch.arange(3.0).view(1, 3, 1, 1).repeat(count + partners, 1, 1, 1)
-    images[count:] += 10
-    made, _, infrared = peca.aggregate_channels(images, identity, modality, generator=torch.Generator().manual_seed(0))
-    kinds = (made[:, :, 0, 0] < 10).int().unique(dim=0, return_counts=True)
-    assert sorted(map(tuple, kinds[0].tolist())) == sorted(peca.KEPT)
-    assert (kinds[1] - count / 6).abs().max() < 5 * math.sqrt(count * 5 / 36)
-    drawn = infrared.bincount(minlength=count + partners)[count:]
-    assert (drawn - count / 4).abs().max() < 5 * math.sqrt(count * 3 / 16)
-
-
-def test_the_same_generator_draws_the_same_samples_and_bytes_stay_bytes():
-    batch = a_batch()
-    images = (batch.images.clamp(0, 1) * 255).to(torch.uint8)
-    once, again = (
-        peca.aggregate_channels(images, batch.identity, batch.modality, generator=torch.Generator().manual_seed(5))
-        for _ in range(2)
-    )
-    assert once[0].dtype == torch.uint8
-    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
-
-
-def test_no_partner_no_picture():
-    images = torch.rand(2, 3, 2, 2)
-    for modality in ([V, V], [R, R], [V, R]):
-        made, visible, infrared = peca.aggregate_channels(images, torch.tensor([0, 1]), torch.tensor(modality))
-        assert made.shape == (0, 3, 2, 2) and len(visible) == len(infrared) == 0
-
-
-def test_auxiliary_samples_stand_behind_and_serve_another_recipe():
-    batch = a_batch()
-    grown, visible, infrared = peca.with_auxiliary_samples(batch)
-    assert torch.equal(grown.images[:12], batch.images) and grown.modality[12:].tolist() == [A] * 6
-    assert torch.equal(grown.identity[12:], batch.identity[visible])
-    assert torch.equal(grown.identity[12:], batch.identity[infrared])
-    as_visible, *_ = peca.with_auxiliary_samples(batch, modality=Modality.VISIBLE)
-    torch.manual_seed(0)
-    other = agw.build(with_fields(agw.PAPER, {"trunk": "tiny"}), 5).train()
-    terms = other.objective(as_visible)
-    assert all(torch.isfinite(term) for term in terms.values())
-
-
-@pytest.mark.parametrize("form", ["hinge", "abs", "hinge_sq"])
-def test_mixing_against_the_loop(form):
-    distance = torch.tensor([0.0, 0.3, 0.69, 0.71, 1.2, 2.0], dtype=torch.float64, requires_grad=True)
-    found = peca.mixing_loss(distance, form=form)
-    assert found.item() == pytest.approx(oracle.mixing(distance.tolist(), margin=0.7, form=form), rel=1e-12)
-    assert torch.autograd.gradcheck(lambda d: peca.mixing_loss(d, form=form), distance)
-
-
-def test_mixing_by_hand():
-    distance = torch.tensor([0.5, 1.0])
-    found = {form: peca.mixing_loss(distance, form=form).item() for form in ("hinge", "abs", "hinge_sq")}
-    assert found == pytest.approx({"hinge": 0.15, "abs": 0.25, "hinge_sq": 0.045})
-    assert peca.mixing_loss(distance[:0]).item() == 0
-    with pytest.raises(BadInput, match="hinge, abs, hinge_sq"):
-        peca.mixing_loss(distance, form="square")  # type: ignore[arg-type]
-
-
-def test_as_printed_the_mixing_loss_pushes_near_pairs_apart_and_the_hinge_does_not():
-    for form, slope in (("hinge", 0.0), ("abs", -1.0), ("hinge_sq", 0.0)):
-        near = torch.tensor([0.4], requires_grad=True)
-        peca.mixing_loss(near, form=form).backward()  # type: ignore[arg-type]
-        assert near.grad.item() == slope
-
-
-def test_a_margin_of_0_7_is_a_cosine_of_0_755():
-    angle = math.acos(0.755)
-    f, g = torch.tensor([[1.0, 0.0]]), torch.tensor([[math.cos(angle), math.sin(angle)]])
-    assert paired(f, g).item() == pytest.approx(0.7, abs=1e-6)
 
 
 # --- instance and modality contrast -----------------------------------------------------------------------------------
@@ -207,130 +114,119 @@ def test_instance_contrast_without_pairs_is_zero_with_a_graph():
     assert f.grad is not None and not f.grad.any()
 
 
-def a_memory(normalise: str = "each", order: str = "sequential", rate: float = 0.8) -> peca.CentroidMemory:
-    memory = peca.CentroidMemory(4, 2, 6, rate=rate, normalise=normalise, order=order).double()  # type: ignore[arg-type]
-    memory.centroids.copy_(functional.normalize(doubles(4, 2, 6, seed=3), dim=2))
-    memory.centroids[3] = 0
-    memory.centroids[2, V] = 0
-    return memory
-
-
-def test_four_visits_weigh_as_the_moving_average_says():
-    """0.8·0.2³, 0.8·0.2², 0.8·0.2, 0.8, and 0.2⁴ for what was there, before normalisation."""
-    memory = peca.CentroidMemory(1, 1, 5, normalise="never")
-    memory.centroids[0, 0, 4] = 1
-    memory.update(torch.eye(5)[:4], torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
-    weights = torch.tensor([0.0064, 0.032, 0.16, 0.8, 0.0016])
-    torch.testing.assert_close(memory.centroids[0, 0], weights)
-    once = peca.CentroidMemory(1, 1, 5, normalise="step")
-    once.centroids[0, 0, 4] = 1
-    once.update(torch.eye(5)[:4], torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
-    torch.testing.assert_close(once.centroids[0, 0], weights / weights.norm())
-
-
-@pytest.mark.parametrize("normalise", ["each", "step", "never"])
-@pytest.mark.parametrize("order", ["sequential", "batch_mean"])
-@settings(max_examples=15, deadline=None)
-@given(data=st.data())
-def test_updates_against_sample_after_sample(normalise, order, data):
-    cells = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=12))
-    identity, modality = (list(column) for column in zip(*cells, strict=True))
-    f, memory = doubles(len(cells), 6, seed=7), a_memory(normalise, order)
-    expected = oracle.updated(memory.centroids, f, identity, modality, rate=0.8, normalise=normalise, order=order)
-    memory.update(f, torch.tensor(identity), torch.tensor(modality))
-    torch.testing.assert_close(memory.centroids, expected, **EXACT)
-
-
-def test_no_samples_change_nothing():
-    memory, nothing = a_memory(), torch.zeros(0, dtype=torch.int64)
-    before = memory.centroids.clone()
-    memory.update(doubles(0, 6), nothing, nothing)
-    assert torch.equal(memory.centroids, before)
-
-
-def test_the_start_is_the_mean_of_each_identity_and_modality():
-    f, identity, modality = doubles(9, 6), IDENTITY, MODALITY
-    memory = peca.CentroidMemory(4, 2, 6).double()
-    pieces = [slice(0, 4), slice(4, 9)]
-    memory.start((f[piece], identity[piece], modality[piece]) for piece in pieces)
-    for y in range(4):
-        for m in range(2):
-            seen = [oracle.unit(f[i]) for i in range(9) if identity[i] == y and modality[i] == m]
-            expected = oracle.unit(torch.stack(seen).mean(0)) if seen else torch.zeros(6, dtype=torch.float64)
-            torch.testing.assert_close(memory.centroids[y, m], expected, **EXACT)
-
-
-def test_modality_contrast_against_the_loop():
-    """Seen and unseen centroids, and identity 3 without any."""
-    f, memory = doubles(9, 6).requires_grad_(), a_memory()
-    found = memory.loss(f, IDENTITY, MODALITY)
-    expected = oracle.modality_contrast(
-        f.detach(), IDENTITY.tolist(), MODALITY.tolist(), memory.centroids, temperature=0.10
-    )
-    assert found.item() == pytest.approx(expected, rel=1e-10)
-    assert torch.autograd.gradcheck(lambda x: memory.loss(x, IDENTITY, MODALITY), f)
-
-
-def test_modality_contrast_by_hand():
-    # Own centroids at cosine 1 and 0, one negative of the same modality at 0, τ = 1; the other modality's centroid of
-    # the other identity, at cosine 1, is not compared: with z = e + 2, (-(1 - log z) + log z) / 2 = log z - 1/2.
-    memory = peca.CentroidMemory(2, 2, 2)
-    memory.centroids.copy_(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]))
-    found = memory.loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([V]), temperature=1.0)
-    assert found.item() == pytest.approx(math.log(math.e + 2) - 0.5)
-
-
-def test_an_empty_memory_costs_nothing_and_keeps_a_graph():
-    f = torch.randn(3, 4, requires_grad=True)
-    loss = peca.CentroidMemory(3, 2, 4).loss(f, torch.arange(3), torch.tensor([V, R, V]))
-    loss.backward()
-    assert loss.item() == 0 and f.grad is not None
-
-
-def test_the_memory_may_be_updated_between_loss_and_backward():
-    f, memory = doubles(9, 6).requires_grad_(), a_memory()
-    (expected,) = torch.autograd.grad(memory.loss(f, IDENTITY, MODALITY), f)
-    loss = memory.loss(f, IDENTITY, MODALITY)
-    memory.update(f, IDENTITY, MODALITY)
-    loss.backward()
-    assert torch.equal(f.grad, expected)
-    assert not memory.centroids.requires_grad
-
-
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_objective_is_the_papers_sum_from_the_features():
-    """With ICAL off nothing is drawn: every term follows from one forward pass by the loops."""
-    net, batch = network(ical=None), a_batch()
-    net.before_training([batch])
-    twin = copy.deepcopy(net)
-    terms = net.objective(batch)
+# Each setting of a term as printed, and another value of it, so that one that is not passed on is seen.
+SETTINGS = {
+    "instance.temperature": (0.15, 0.4),
+    "instance.negatives": (50, 5),
+    "instance.positives": ("any", "cross_modality"),
+    "modality.temperature": (0.10, 0.3),
+    "modality.weight": (0.5, 0.25),
+    "modality.rate": (0.8, 0.5),
+    "modality.order": ("sequential", "batch_mean"),
+    "modality.normalise": ("each", "step"),
+    "ical.margin": (0.7, 0.3),
+    "ical.mix": ("hinge", "hinge_sq"),
+    "ical.in_ce": (False, True),
+    "ical.in_ins": (False, True),
+    "ical.in_mod": (False, True),
+    "ce_scale": ("sum_of_means", "batch_mean"),
+    "metric_features": ("bn", "pool"),
+    "gsl.input": ("bn", "pool"),
+}
+PRINTED, OTHERS = ({path: pair[place] for path, pair in SETTINGS.items()} for place in (0, 1))
+
+
+def expected_terms(twin: peca.PECA, batch: Batch, how: dict) -> tuple[dict[str, float], torch.Tensor]:
+    """The terms by the loops, from one pass over what the network sees; and the memory after the step."""
+    real, generator = len(batch), batch.generator()
+    seen, visible, infrared = with_auxiliary_samples(batch, generator=generator)
+    coloured = (seen.modality == V).nonzero()[:, 0]
+    for operation in (twin.config.erasing, twin.config.exchange):
+        seen.images[coloured] = augmented(operation, seen.images[coloured], generator)
     with torch.no_grad():
-        f = twin.features(batch.images, batch.modality)
-        told = twin.projections(f["bn"])
-    b, identity, modality = f["bn"].double(), batch.identity.tolist(), batch.modality.tolist()
-    expected = {
-        "identity": oracle.cross_entropy_by_modality(twin.classifier(f["bn"]), identity, modality),
-        "similarity": oracle.similarity(told, twin.local_features(batch.images, batch.modality)),
-        "instance": oracle.instance_contrast(b, identity, negatives=50, temperature=0.15),
-        "modality": 0.5 * oracle.modality_contrast(b, identity, modality, twin.memory.centroids, temperature=0.10),
+        local = twin.local_features(seen.images[:real], seen.modality[:real])
+        f = twin.features(seen.images, seen.modality)
+        told = twin.projections(f[how["gsl.input"]][:real])
+        logits = twin.classifier(f["bn"])
+    metric, identity, modality = f[how["metric_features"]].double(), seen.identity.tolist(), seen.modality.tolist()
+    ce, ins, mod = (real + len(visible) * how[f"ical.{name}"] for name in ("in_ce", "in_ins", "in_mod"))
+    one_group = [0] * ce
+    groups = modality[:ce] if how["ce_scale"] == "sum_of_means" else one_group
+    units = [oracle.unit(feature) for feature in metric]
+    distances = [
+        [float((units[parent] - units[real + g]).norm()) for g, parent in enumerate(parents.tolist())]
+        for parents in (visible, infrared)
+    ]
+    centroids, samples = twin.memory.centroids.double(), (metric[:mod], identity[:mod], modality[:mod])
+    contrast = oracle.instance_contrast(
+        metric[:ins], identity[:ins], negatives=how["instance.negatives"], temperature=how["instance.temperature"],
+        modality=modality[:ins] if how["instance.positives"] == "cross_modality" else None,
+    )  # fmt: skip
+    of_memory = oracle.modality_contrast(*samples, centroids, temperature=how["modality.temperature"])
+    terms = {
+        "identity": oracle.cross_entropy_by_modality(logits[:ce], identity[:ce], groups),
+        "similarity": oracle.similarity(told, local),
+        "mixing": sum(oracle.mixing(each, margin=how["ical.margin"], form=how["ical.mix"]) for each in distances),
+        "instance": contrast,
+        "modality": how["modality.weight"] * of_memory,
     }
-    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-4)
-    after = oracle.updated(twin.memory.centroids.double(), b, identity, modality, rate=0.8, normalise="each")
-    torch.testing.assert_close(net.memory.centroids.double(), after, rtol=1e-4, atol=1e-5)
+    update = {name: how[f"modality.{name}"] for name in ("rate", "normalise", "order")}
+    return terms, oracle.updated(centroids, *samples, **update)
 
 
-def test_the_mixing_term_measures_each_auxiliary_sample_against_its_two_parents():
-    net, batch = network(exchange=None, erasing=None, gsl=None, instance=None, modality=None), a_batch()
-    twin = copy.deepcopy(net)
-    term = net.objective(batch)["mixing"].item()
-    grown, visible, infrared = peca.with_auxiliary_samples(batch)
-    with torch.no_grad():
-        f = functional.normalize(twin.features(grown.images, grown.modality)["bn"].double())
-    pairs = [[float((f[i] - f[12 + g]).norm()) for g, i in enumerate(parents)] for parents in (visible, infrared)]
-    expected = sum(oracle.mixing(distances, margin=0.7, form="hinge") for distances in pairs)
-    assert term == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize("how", [PRINTED, OTHERS], ids=["printed", "others"])
+def test_the_objective_is_the_papers_sum_from_the_features(how):
+    """8 × (4 + 4) samples as in the paper, with everything on: every term follows from one pass by the loops."""
+    changes = OTHERS if how is OTHERS else {}
+    torch.manual_seed(0)
+    net = peca.build(with_fields(SMALL, {**changes, "exchange": "ChannelExchange", "erasing.p": 1.0}), 9).train()
+    torch.nn.init.normal_(net.classifier.linear.weight, std=0.1)
+    batch = a_batch(identities=8, each=4)
+    net.eval().before_training([a_batch(identities=8, each=4, seed=3)])
+    net.train()
+    expected, memory = expected_terms(copy.deepcopy(net), batch, how)
+    assert {name: term.item() for name, term in net.objective(batch).items()} == pytest.approx(expected, rel=1e-3)
+    torch.testing.assert_close(net.memory.centroids.double(), memory, rtol=1e-4, atol=1e-5)
+
+
+def test_the_printed_settings():
+    training = peca.PAPER.training
+    assert (training.epochs, training.size, training.epoch_length) == (100, Size(288, 144), "agw")
+    assert (training.identities_per_batch, training.visible_per_identity, training.infrared_per_identity) == (8, 4, 4)
+    assert (training.optimiser.lr, training.optimiser.trunk_factor, training.trunk) == (0.1, 0.1, "resnet50")
+    factors = [training.schedule.factor(epoch, 0, 100) for epoch in (0, 9, 19, 20, 49, 50, 99)]
+    assert factors == pytest.approx([0.1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    found = {field.path: field.default for field in describe(peca.PAPER)}
+    assert {path: found[path] for path in PRINTED} == PRINTED
+    assert (found["gem_power"], found["non_local"], found["gsl.hidden"], found["gsl.between"]) == (
+        3.0, "code", 512, "bn_relu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["before_colour_aug", "after_colour_aug"])
+@pytest.mark.parametrize("erase_infrared", [True, False])
+def test_erasing_comes_before_exchange_and_reaches_infrared_samples_only_if_told(source, erase_infrared):
+    config = replace(SMALL, ical=peca.ICAL(source=source), erase_infrared=erase_infrared)
+    late = source == "before_colour_aug"
+    found, other = config.colour(late=late), config.colour(late=not late)
+    assert found == {"visible": (config.erasing, config.exchange), "infrared": (config.erasing,) * erase_infrared}
+    assert not other
+    pipeline = config.augmentation()
+    there = (pipeline.visible, pipeline.infrared)
+    assert there == (((), ()) if late else (found["visible"], found["infrared"]))
+
+
+@pytest.mark.parametrize("erase_infrared", [True, False])
+def test_late_erasing_of_infrared_samples(erase_infrared):
+    config = with_fields(SMALL, {"erasing.p": 1.0, "erase_infrared": erase_infrared, "exchange": None})
+    batch = a_batch()
+    samples, *_ = peca.build(config, 5)._samples(batch)
+    erased = (samples.images[:12] != batch.images).flatten(1).any(1)
+    assert erased[batch.modality == V].all()
+    assert bool(erased[batch.modality == R].all()) == bool(erased[batch.modality == R].any()) == erase_infrared
 
 
 def test_auxiliary_samples_are_made_before_colours_change_or_after():
@@ -385,10 +281,13 @@ def trained_on(assignment: str) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("assignments", "term"),
     [
-        ("gsl.hidden=64 gsl.input=pool gsl.statistics=eval gsl.part_resize=full", "similarity 0"),
+        ("gsl.hidden=64 gsl.input=pool gsl.statistics=eval gsl.between=none gsl.part_resize=full", "similarity 0"),
         ("ical.margin=0.2 ical.mix=hinge_sq", "mixing 0"),
         ("instance.temperature=0.5 instance.negatives=2 instance.positives=cross_modality", "instance 0"),
-        ("modality.temperature=0.5 modality.weight=0.25 modality.start=first_seen", "modality 0"),
+        (
+            "modality.temperature=0.5 modality.weight=0.25 modality.start=first_seen modality.start=extract",
+            "modality 0",
+        ),
         ("modality.rate=0.5 modality.order=batch_mean modality.normalise=never", "modality 1"),
         ("ce_scale=batch_mean", "identity 0"),
         ("metric_features=pool", "instance 0"),
@@ -418,28 +317,38 @@ def test_an_argument_without_a_default_cannot_be_forgotten():
         peca.identity_loss(torch.zeros(2, 2), torch.arange(2), torch.arange(2))  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("kind", ["weighted", "batch_hard"])
+@pytest.mark.parametrize("kind", ["weighted", "squared_difference", "batch_hard"])
 def test_row_m1_trains_on_a_triplet_instead(kind):
     config = with_fields(peca.ROWS["table3/m1"].config, ["trunk=tiny", "weights=none", f"instance.kind={kind}"])
-    terms = peca.build(config, 5).objective(a_batch())
+    assert peca.ROWS["table3/m1"].config.instance == peca.Triplet(kind="weighted", margin=0.3)
+    torch.manual_seed(0)
+    net, batch = peca.build(config, 5), a_batch()
+    pooled = copy.deepcopy(net).features(batch.images, batch.modality)["pool"].detach().double().tolist()
+    terms = net.objective(batch)
     assert list(terms) == ["identity", "triplet"]
+    samples = pooled, batch.identity.tolist()
+    if kind == "batch_hard":
+        expected = losses_oracle.batch_hard_triplet(*samples, margin=0.3)
+    else:
+        # Both weigh distances in the same way; CAJ's then takes the signed square of the difference of the means.
+        agws = losses_oracle.weighted_regularised_triplet(*samples, negative_sign="minus", anchor_is_positive=True)
+        expected = agws if kind == "weighted" else squared_difference(*samples)
+    assert terms["triplet"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_memory_resumes_exactly_and_rests_outside_training():
-    net, batch = network(), a_batch()
-    net.before_training([batch])
-    net.objective(batch)
-    file = io.BytesIO()
-    torch.save(net.state_dict(), file)
-    file.seek(0)
-    other = network()
-    other.load_state_dict(torch.load(file, weights_only=True))
-    for each in (net, other):
-        each.objective(replace(batch, seed=4))
-    assert torch.equal(net.memory.centroids, other.memory.centroids)
-    kept = net.memory.centroids.clone()
-    net.eval().objective(batch)
-    assert torch.equal(net.memory.centroids, kept)
+def squared_difference(features: list[list[float]], identity: list[int]) -> float:
+    """CAJ's triplet loss as its code has it, one anchor after another, with 1e-6 added to both sums of weights."""
+    total = 0.0
+    for i, anchor in enumerate(features):
+        near, far = [], []
+        for f, y in zip(features, identity, strict=True):
+            (near if y == identity[i] else far).append(losses_oracle.distance(anchor, f))
+        near_weights = [math.exp(d - max(near)) for d in near]
+        far_weights = [math.exp(-d) for d in far]
+        difference = sum(w * d for w, d in zip(near_weights, near, strict=True)) / (sum(near_weights) + 1e-6)
+        difference -= sum(w * d for w, d in zip(far_weights, far, strict=True)) / (sum(far_weights) + 1e-6)
+        total += math.log(1 + math.exp(math.copysign(min(difference**2, 88.0), difference)))
+    return total / len(features)
 
 
 def test_half_precision_leaves_every_gradient():
@@ -468,12 +377,20 @@ def test_a_setting_out_of_range_is_refused_by_name(assignment, names):
 
 
 def test_the_rows_of_figures_4_to_6_are_curves_through_pecas_own_point():
-    for table in ("figure4", "figure5", "figure6"):
-        (rows,) = swept(name for name in peca.ROWS if name.startswith(f"{table}/")).values()
-        places = [value for value, _ in rows]
-        assert places == sorted(places) and len(places) >= 5
+    for suffix, protocol in (("", "sysu-mm01/all/single"), ("-regdb", "regdb/v2i")):
+        for table in ("figure4", "figure5", "figure6"):
+            names = [name for name in peca.ROWS if name.startswith(f"{table}{suffix}/")]
+            (rows,) = swept(names).values()
+            places = [value for value, _ in rows]
+            assert places == sorted(places) and len(places) == 5
+            assert {peca.ROWS[name].on for name in names} == {protocol}
+            assert [name for name in names if peca.ROWS[name].published] == [
+                name for name in names if peca.ROWS[name].config == peca.PAPER
+            ]
     own = [name for name, row in peca.ROWS.items() if name.startswith("figure") and row.config == peca.PAPER]
-    assert own == ["figure4/tau_ins=0.15", "figure5/tau_mod=0.10", "figure6/lambda_m=0.50"]
+    figures = ["figure{}/tau_ins=0.15", "figure{}/tau_mod=0.10", "figure{}/lambda_m=0.50"]
+    numbers = [f"{number}{suffix}" for suffix in ("", "-regdb") for number in (4, 5, 6)]
+    assert own == [name.format(number) for name, number in zip(figures * 2, numbers, strict=True)]
 
 
 @pytest.mark.process

@@ -50,12 +50,24 @@ def test_the_papers_size_is_cut_into_96_lines_each_in_the_order_of_the_pictures(
 
 
 def test_projections_share_nothing_and_are_told_apart_by_order():
-    projections = peca.LocalProjections(8, hidden=4)
+    projections = peca.LocalProjections(8, hidden=4, between="bn_relu")
     assert sum(p.numel() for p in projections.parameters()) == 3 * (8 * 4 + 2 * 4 + 4 * 8 + 8)
     f = torch.randn(6, 8)
     told = projections(f)
     assert told.shape == (6, 24)
     torch.testing.assert_close(told[:, 8:16], projections.get_submodule("middle")(f))
+
+
+def test_what_is_between_the_two_layers():
+    """`none`: two linear layers and nothing else, so the three predictions are linear in the feature."""
+    f, g = doubles(4, 8), doubles(4, 8, seed=1)
+    plain, with_relu = (peca.LocalProjections(8, hidden=4, between=between).double() for between in ("none", "bn_relu"))  # type: ignore[arg-type]
+    kinds = [type(layer).__name__ for layer in plain.get_submodule("lower").children()]
+    assert kinds == ["Linear", "Linear"]
+    torch.testing.assert_close(plain(f + g), plain(f) + plain(g) - plain(torch.zeros_like(f)))
+    assert not torch.allclose(with_relu(f + g), with_relu(f) + with_relu(g) - with_relu(torch.zeros_like(f)))
+    assert sum(p.numel() for p in plain.parameters()) == 3 * (8 * 4 + 4 + 4 * 8 + 8)
+    assert len(list(network(gsl=peca.GSL(between="none")).projections.upper)) == 2
 
 
 def statistics_of(net: torch.nn.Module) -> dict[str, torch.Tensor]:

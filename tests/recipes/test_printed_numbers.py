@@ -26,6 +26,10 @@ STEPS = ("m1", "m2", "m3", "m4", "m5", "peca")
 TABLES: Mapping[str, Mapping[str, Mapping[str, str] | None]] = {
     "agw:sysu-mm01": {"peca table_1": AGW_SYSU, "ffdml table_6": AGW_SYSU},
     "agw:regdb": {"peca table_2": AGW_REGDB, "ffdml table_5": AGW_REGDB},
+    "agw:caj": {
+        "peca table_1": {"sysu-all": "caj all_", "sysu-indoor": "caj indoor_"},
+        "peca table_2": {"regdb-v2i": "caj vis2ir_", "regdb-i2v": "caj ir2vis_"},
+    },
     "agw:llcm": {"wrim_net table_2": {"i2v": "agw llcm_ir2vis_", "v2i": "agw llcm_vis2ir_"}},
     "fusion_dml:table1": {"ffdml table_1": None},
     "fusion_dml:table2": {"ffdml table_2": None},
@@ -40,6 +44,9 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str] | None]] = {
     "peca:figure4": {"peca table_3": {"tau_ins=0.15": "peca sysu_all_"}},
     "peca:figure5": {"peca table_3": {"tau_mod=0.10": "peca sysu_all_"}},
     "peca:figure6": {"peca table_3": {"lambda_m=0.50": "peca sysu_all_"}},
+    "peca:figure4-regdb": {"peca table_3": {"tau_ins=0.15": "peca regdb_vis2ir_"}},
+    "peca:figure5-regdb": {"peca table_3": {"tau_mod=0.10": "peca regdb_vis2ir_"}},
+    "peca:figure6-regdb": {"peca table_3": {"lambda_m=0.50": "peca regdb_vis2ir_"}},
     "wrim_net:table1": {
         "wrim_net table_1": {
             "all-single": "wrim_net sysu_all_single_",

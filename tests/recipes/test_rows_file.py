@@ -14,7 +14,10 @@ table1:
   metrics: [rank1, map]
   rows:
     full: {printed: [50.0, null], note: the mAP is not legible}
-    small: {set: ["schedule.milestones=[3]", exchange.grey=true], printed: [40.0, 30.0], protocol: regdb/i2v}
+    small:
+      set: ["schedule.milestones=[3]", exchange=ChannelExchange, exchange.cases=rgb]
+      printed: [40.0, 30.0]
+      protocol: regdb/i2v
     bare:
 table2: {set: [epochs=3]}
 """
@@ -31,7 +34,7 @@ def test_tables_share_what_their_rows_do_not_state(tmp_path):
     assert found["table1/full"].config == agw.PAPER and found["table1/full"].published == {"rank1": 50.0, "map": None}
     assert found["table1/full"].note == "the mAP is not legible" and found["table1/full"].on == "regdb/v2i"
     small = found["table1/small"]
-    assert small.config.training.schedule.milestones == (3,) and small.config.exchange.grey
+    assert small.config.training.schedule.milestones == (3,) and small.config.exchange.cases == "rgb"
     assert (small.on, small.where) == ("regdb/i2v", "a paper's table 1")
     assert found["table1/bare"].published == {} and found["table2"].config.training.epochs == 3
 

@@ -193,6 +193,12 @@ def built(config=SMALL, identities: int = 3):
     return wrim_net.build(config, identities)
 
 
+def classified(network: nn.Module, name: str, features: torch.Tensor) -> torch.Tensor:
+    """Logits of one branch."""
+    branch = network.branches[name]
+    return branch.classifier(branch.neck(features))
+
+
 @pytest.mark.parametrize(
     "contrast, auxiliary",
     [
@@ -210,7 +216,7 @@ def test_the_terms_are_those_of_equation_9(contrast, auxiliary):
         terms = network.objective(batch)
         pooled = network.pooled(batch.images, batch.modality)
         entropy = {
-            name: cross_entropy(network.branches[name](features), batch.identity, label_smoothing=0.1).item()
+            name: cross_entropy(classified(network, name, features), batch.identity, label_smoothing=0.1).item()
             for name, features in pooled.items()
         }
         z = network.head(pooled["global"])
@@ -232,19 +238,26 @@ def test_the_terms_are_those_of_equation_9(contrast, auxiliary):
 
 
 def test_the_head_is_equation_4():
+    """z5 = W2 ReLU(BN(W1 R_g)), as loops over samples and units. W1 has no bias, W2 has one."""
     torch.manual_seed(0)
     head, features = projection_head(5, hidden=7, width=3).double(), torch.randn(6, 5, dtype=torch.float64)
     nn.init.normal_(head[1].weight)
     nn.init.normal_(head[1].bias)
+    weights = [p.detach().tolist() for p in head.parameters()]
     with torch.no_grad():
-        torch.testing.assert_close(head(features), oracle.projection_head(features, head))
+        found = head(features)
+    expected = oracle.equation_4(features.tolist(), *weights)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_the_head_has_the_widths_of_the_settings():
     head = built(replace(SMALL, contrast=KeyInstance(hidden=48, width=24))).head
     assert head(torch.randn(4, 256)).shape == (4, 24)
     assert [tuple(p.shape) for p in head.parameters()] == [(48, 256), (48,), (48,), (24, 48), (24,)]
-    assert (PAPER.contrast.hidden, PAPER.contrast.width) == (2048, 128)
+    with torch.device("meta"):
+        printed = wrim_net.build(PAPER, 2).head
+    shapes = [tuple(p.shape) for p in printed.parameters()]
+    assert shapes == [(2048, 2048), (2048,), (2048,), (128, 2048), (128,)]
 
 
 def test_random_selection_draws_from_the_batchs_generator():
@@ -332,13 +345,28 @@ def test_the_auxiliary_map_can_be_taken_before_its_miim():
 
 def test_what_is_compared():
     batch = a_batch(samples=4)
-    network = built(replace(SMALL, compared="pool", normalised="per_part", part_width=32)).eval()
+    network = built(replace(SMALL, normalised="per_part", part_width=32)).eval()
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean") and "neck" in name:
+            nn.init.normal_(buffer, std=0.1)
     with torch.no_grad():
         pooled = network.pooled(batch.images, batch.modality)
-        embedding = network.embed(batch.images, batch.modality)
+        after = {name: network.branches[name].neck(features) for name, features in pooled.items()}
+        embedding, before_necks = (e(batch.images, batch.modality) for e in (network.embed, network.embed_pooled))
     assert [features.shape[1] for features in pooled.values()] == [256, 32, 32, 128]
-    wanted = torch.cat([functional.normalize(features) for features in pooled.values()], 1) / 2
-    torch.testing.assert_close(embedding, wanted)
+    for found, features in ((embedding, after), (before_necks, pooled)):
+        wanted = torch.cat([functional.normalize(feature) for feature in features.values()], 1) / 2
+        torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(embedding, before_necks)
+
+
+@pytest.mark.parametrize("visible, infrared, there", [(8, 2, 2), (3, 8, 3)])
+def test_more_positives_than_a_step_has_are_refused(visible, infrared, there):
+    counts = {"visible_per_identity": visible, "infrared_per_identity": infrared}
+    with pytest.raises(BadInput, match=rf"contrast.top_k' is 4, .* {there} positives .* {there} or less"):
+        built(with_fields(SMALL, counts))
+    built(with_fields(SMALL, {**counts, "contrast.top_k": there}))
+    built(with_fields(SMALL, {**counts, "contrast": "BatchHardTriplet"}))
 
 
 def test_one_file_of_weights_fills_the_one_stem_and_the_trunk(tmp_path):
@@ -400,8 +428,12 @@ def test_across_processes_it_is_the_loss_of_the_all_gather(tmp_path):
 def test_training_is_as_printed():
     training = PAPER.training
     assert (training.epochs, training.optimiser.lr, training.optimiser.weight_decay) == (140, 3.5e-4, 5e-4)
-    factors = [training.schedule.factor(epoch, 0, 266) for epoch in (0, 10, 79, 80, 119, 120, 139)]
+    factors = [training.schedule.factor(epoch, 0, 266, 140) for epoch in (0, 10, 79, 80, 119, 120, 139)]
     assert factors == pytest.approx([0.1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    # On SYSU-MM01 and LLCM an epoch has 266 or more steps, on RegDB 32: warm-up ends at step 2000, and at 448 of 4480.
+    for steps, last in ((266, 1999), (32, 447)):
+        below, full = (training.schedule.factor(step // steps, step % steps, steps, 140) for step in (last, last + 1))
+        assert 0.997 < below < full == 1.0
 
     def sampled(row: str) -> tuple[int, int, int]:
         own = ROWS[row].config.training

@@ -58,6 +58,36 @@ class Network(nn.Module):
         return list(self.head.parameters())
 
 
+class Remembering(Network):
+    """A recipe with a memory, which it fills before training and at the start of each later epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("memory", torch.zeros(2))
+        self.calls: list[str] = []
+
+    def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
+        assert self.training
+        terms = super().objective(batch)
+        self.memory += terms["identity"].detach()
+        return terms | {"memory": self.memory.sum() * terms["size"]}
+
+    def before_training(self, pictures) -> None:
+        self.fill("training", pictures)
+
+    def before_epoch(self, pictures) -> None:
+        self.fill("epoch", pictures)
+
+    def fill(self, when: str, pictures) -> None:
+        assert not self.training and not torch.is_grad_enabled()
+        self.calls.append(f"{when} {self.done}")
+        self.memory.copy_(torch.stack([self.head(self.body(batch.images)).mean(0) for batch in pictures]).mean(0))
+
+
+def all_pictures():
+    yield from batches(99, 0)
+
+
 def batches(epoch: int, first: int):
     for step in range(first, STEPS):
         generator = torch.Generator().manual_seed(1000 * epoch + step)
@@ -72,7 +102,7 @@ class Killed(Exception):
 
 def run_loop(path: Path, *, killed_at: tuple[int, int] | None = None, resume: bool = False, **options) -> Run:
     seed_everything(0)
-    network = Network()
+    network = options.pop("network", None) or Network()
     training = options.pop("training", TRAINING)
     run = open_run(path) if resume and (path / "run.json").exists() else create(path, some_facts())
 
@@ -106,6 +136,35 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, killed_at, check
     assert progress == their_progress and lines == their_lines
 
 
+def test_the_hooks_are_called_once_before_training_and_at_the_start_of_each_later_epoch(tmp_path):
+    seed_everything(0)
+    network = Remembering()
+    run_loop(tmp_path / "run", network=network, pictures=all_pictures)
+    assert network.calls == ["training 0", f"epoch {STEPS}", f"epoch {2 * STEPS}"]
+
+
+@pytest.mark.parametrize("killed_at", [(0, 2), (1, 0), (1, 3), (2, 1)])
+@pytest.mark.parametrize("checkpoint_steps", [None, 1])
+def test_a_memory_that_is_filled_each_epoch_resumes_to_the_last_bit(tmp_path, killed_at, checkpoint_steps):
+    def memory(path: Path, **options) -> tuple[Run, Remembering]:
+        seed_everything(0)
+        network = Remembering()
+        return run_loop(path, network=network, pictures=all_pictures, **options), network
+
+    straight, _ = memory(tmp_path / "straight")
+    with pytest.raises(Killed):
+        memory(tmp_path / "resumed", killed_at=killed_at, checkpoint_steps=checkpoint_steps)
+    resumed, network = memory(tmp_path / "resumed", resume=True, checkpoint_steps=checkpoint_steps)
+    (ours, *_), (theirs, *_) = states(resumed), states(straight)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    # Within an epoch the memory comes from the checkpoint; at the start of a later one it is filled again.
+    within = checkpoint_steps is not None and killed_at[1] > 0
+    first = killed_at[0] + 1 if within else max(1, killed_at[0])
+    calls = [call.partition(" ")[0] for call in network.calls]
+    begun_again = killed_at[0] == 0 and not within
+    assert calls == ["training"] * begun_again + ["epoch"] * (TRAINING.epochs - first)
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
     run = run_loop(tmp_path / "run")
     before = run.checkpoint.read_bytes()
@@ -130,6 +189,12 @@ def test_one_json_line_per_epoch_with_terms_rates_and_extras(tmp_path):
     assert all(set(line["terms"]) == {"identity", "size"} for line in lines)
     assert all(line["total"] == pytest.approx(sum(line["terms"].values()), abs=1e-5) for line in lines)
     assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_the_limit_of_warm_up_is_a_share_of_this_training(tmp_path):
+    schedule = WarmUpSteps(warm_up_epochs=2, warm_up_at_most=0.34, milestones=(2,))
+    run = run_loop(tmp_path / "run", training=replace(TRAINING, schedule=schedule))
+    assert [line["lr"]["new"] for line in run.epochs()] == pytest.approx([0.05, 0.05, 0.005])
 
 
 def test_terms_go_down_on_a_problem_that_can_be_learnt(tmp_path):

@@ -34,6 +34,26 @@ def test_warm_up_by_steps_rises_in_a_line_and_ends_at_the_full_rate():
     assert [schedule.factor(e, 0, 266) for e in (79, 80, 120)] == pytest.approx([1, 0.1, 0.01])
 
 
+@pytest.mark.parametrize(("steps", "last"), [(266, 2000), (143, 2000), (142, 1988), (32, 448), (1, 14)])
+def test_warm_up_by_steps_is_a_tenth_of_the_training_at_most(steps, last):
+    """140 epochs of `steps` steps: it ends at step 2000, or at a tenth of all steps."""
+    schedule = WarmUpSteps(warm_up_epochs=0, warm_up_steps=2000, warm_up_at_most=0.1, milestones=())
+    factors = [schedule.factor(step // steps, step % steps, steps, 140) for step in range(last + 5)]
+    assert factors[:last] == pytest.approx([0.1 + 0.9 * step / last for step in range(last)])
+    assert factors[last:] == [1.0] * 5
+
+
+def test_warm_up_by_epochs_has_the_same_limit():
+    limited = WarmUpSteps(warm_up_at_most=0.25, milestones=())
+    assert [limited.factor(e, 0, 9, 16) for e in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert [limited.factor(e, 0, 9, 100) for e in (0, 9, 10)] == pytest.approx([0.1, 1, 1])
+    # Without a limit, warm-up may be longer than the training.
+    assert [WarmUpSteps(milestones=()).factor(e, 0, 9, 2) for e in range(2)] == pytest.approx([0.1, 0.2])
+    assert WarmUpSteps(warm_up_at_most=0.0).factor(0, 0, 9, 3) == 1.0
+    with pytest.raises(ValueError, match="how many"):
+        limited.factor(0, 0, 9)
+
+
 def test_a_milestone_that_could_never_happen_is_refused():
     with pytest.raises(BadInput, match="must ascend"):
         WarmUpSteps(milestones=(120, 80))

@@ -7,6 +7,8 @@ standard deviation of ImageNet differ between the channels, so the three channel
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from vireid.augment.operation import augmented
@@ -39,18 +41,25 @@ def exchange(image: torch.Tensor, case: int) -> None:
 
 @settings
 class ChannelExchange:
-    """Random channel exchange of CAJ (Ye et al., ICCV 2021): one of four cases with equal probability.
+    """Random channel exchange of CAJ (Ye et al., ICCV 2021): one channel is copied into all three.
 
-    The cases are: red into all channels, green into all, blue into all, unchanged. CAJ applies it to normalised
-    values. `draw` returns cases of `exchange`.
+    CAJ applies it to normalised values. There it changes infrared pictures too, although their three channels are equal
+    before normalisation. `draw` returns cases of `exchange`.
     """
 
-    grey: bool = False
-    """code of CAJ: true for its grey variant, in which half of the unchanged pictures become grey instead."""
+    cases: Literal["rgb_unchanged", "rgb_unchanged_grey", "rgb", "rgb_grey"] = "rgb_unchanged"
+    """code of CAJ: what can happen to a picture. In each variant red, green and blue have equal probability.
+    `rgb_unchanged`: one of the channels or unchanged, ¼ each (`ChannelAdap` in the code). `rgb_unchanged_grey`: the
+    last quarter is half unchanged and half grey (`ChannelAdapGray`). `rgb`: one of the channels, ⅓ each
+    (`ChannelExchange` with gray=2). `rgb_grey`: one of the channels or grey, ¼ each (gray=3)."""
 
     def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[int]:
+        if self.cases == "rgb":
+            return torch.randint(3, (count,), generator=generator).tolist()
         eighth = torch.randint(8, (count,), generator=generator)
-        return torch.where(eighth == 7, GREY if self.grey else UNCHANGED, eighth // 2).tolist()
+        last = {"rgb_unchanged": (UNCHANGED, UNCHANGED), "rgb_unchanged_grey": (UNCHANGED, GREY)}
+        of_the_last_quarter = torch.tensor(last.get(self.cases, (GREY, GREY)))
+        return torch.where(eighth < 6, eighth // 2, of_the_last_quarter[eighth % 2]).tolist()
 
     def change(self, image: torch.Tensor, drawn: int) -> None:
         exchange(image, drawn)

@@ -28,15 +28,17 @@ class Pipeline:
         visible: operations on the normalised values of visible samples.
         infrared: operations on the normalised values of infrared samples.
         visible_before: operations on the values (0..1) of visible samples, after geometry and before normalisation.
+        second_view: the pipeline of a second view of visible samples, or None. The loader adds these views to the step.
     """
 
     geometry: tuple[Operation | Augmentation, ...] = ()
     visible: tuple[Operation | Augmentation, ...] = ()
     infrared: tuple[Operation | Augmentation, ...] = ()
     visible_before: tuple[Operation | Augmentation, ...] = ()
+    second_view: Pipeline | None = None
 
     def __call__(self, images: torch.Tensor, modality: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Augment and normalise one batch.
+        """Augment and normalise one view of each sample of a batch.
 
         Args:
             images: N×3×H×W uint8. They are not changed.

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vireid.data.batch import Batch
 from vireid.data.cache import PictureCache
 from vireid.data.errors import BadInput
+from vireid.data.modality import Modality
 from vireid.data.pictures import Resample, read_picture
 from vireid.data.records import Records
 from vireid.data.sampling import ModalityBalancedSampler, seed_of
@@ -75,11 +76,12 @@ class _Steps(Dataset):
         sampler: ModalityBalancedSampler,
         labels: np.ndarray,
         augment: Augment,
+        second_view: Augment | None,
         seed: int,
         rank: int,
         skip_unreadable: bool,
     ) -> None:
-        self.pictures, self.sampler, self.augment = pictures, sampler, augment
+        self.pictures, self.sampler, self.augment, self.second_view = pictures, sampler, augment, second_view
         self.labels = np.asarray(labels, dtype=np.int64)
         self.seed, self.rank, self.skip_unreadable = seed, rank, skip_unreadable
         if len(self.labels) != len(pictures.records):
@@ -107,11 +109,17 @@ class _Steps(Dataset):
             stacked[place] = picture.transpose(2, 0, 1)
         modality = torch.from_numpy(records.modality[chosen].astype(np.int64))
         generator = torch.Generator().manual_seed(seed_of(self.seed, epoch, step, self.rank, _AUGMENT))
+        pictures = torch.from_numpy(stacked)
+        views, samples = [self.augment(pictures, modality, generator)], torch.from_numpy(chosen)
+        if self.second_view is not None:
+            visible = (modality == Modality.VISIBLE).nonzero()[:, 0]
+            views.append(self.second_view(pictures[visible], modality[visible], generator))
+            samples, modality = torch.cat((samples, samples[visible])), torch.cat((modality, modality[visible]))
         batch = Batch(
-            images=self.augment(torch.from_numpy(stacked), modality, generator),
-            identity=torch.from_numpy(self.labels[chosen]),
+            images=torch.cat(views) if len(views) > 1 else views[0],
+            identity=torch.from_numpy(self.labels[samples]),
             modality=modality,
-            camera=torch.from_numpy(records.camera[chosen]),
+            camera=torch.from_numpy(records.camera[samples]),
             seed=seed_of(self.seed, epoch, step, self.rank, _OBJECTIVE),
         )
         return batch, skipped
@@ -160,6 +168,7 @@ class TrainingLoader:
         sampler: ModalityBalancedSampler,
         labels: np.ndarray,
         augment: Augment,
+        second_view: Augment | None = None,
         seed: int,
         rank: int = 0,
         workers: int = 0,
@@ -176,6 +185,7 @@ class TrainingLoader:
             sampler: draws the samples of each step.
             labels: N int64, the label of each record, 0..n-1.
             augment: `augment(images uint8 N×3×H×W, modality int64 N, generator) -> float32 N×3×H×W`.
+            second_view: makes a second view of the visible samples of a step. These stand behind the other samples.
             seed: the run's seed, 0 or more.
             rank: the number of this process, so that processes draw different numbers.
             workers: number of processes that prepare steps in advance; 0 prepares them in this process.
@@ -188,7 +198,7 @@ class TrainingLoader:
             BadInput: the labels or the cache do not fit the records, or `workers` is negative.
         """
         pictures = _Pictures(records, size, resample, cache)
-        dataset = _Steps(pictures, sampler, labels, augment, seed, rank, skip_unreadable)
+        dataset = _Steps(pictures, sampler, labels, augment, second_view, seed, rank, skip_unreadable)
         self.steps, self._span, self._on_skip = sampler.steps, _Span(), on_skip
         self._loader = _loader(dataset, self._span, workers, persistent=True)
 

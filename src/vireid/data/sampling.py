@@ -32,9 +32,9 @@ class ModalityBalancedSampler:
     """Draws P identities for each step, with K visible and K infrared samples of each identity.
 
     Only identities with pictures of both modalities are drawn. Within a step, identities are drawn without replacement.
-    The samples of an identity and modality are drawn without replacement too, or with replacement where there are fewer
-    than K. Within a step, the samples are ordered by identity, and the visible samples of an identity come before the
-    infrared ones. No loss may depend on this order.
+    The samples of an identity and modality are drawn without replacement too, unless `with_replacement` says otherwise
+    or there are fewer than K. Within a step, the samples are ordered by identity, and the visible samples of an
+    identity come before the infrared ones. No loss may depend on this order.
 
     With several processes, each process takes P / world of the identities of every step. The samples of all processes,
     joined in the order of the ranks, are the samples that a single process would draw.
@@ -53,6 +53,7 @@ class ModalityBalancedSampler:
         visible_per_identity: int,
         infrared_per_identity: int,
         epoch_length: EpochLength = "agw",
+        with_replacement: bool = False,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -66,6 +67,7 @@ class ModalityBalancedSampler:
             visible_per_identity, infrared_per_identity: K of each modality.
             epoch_length: `agw`: floor(max over modalities of records / (P·K)) + 1 steps, as in the code of AGW and CAJ;
                 `fastreid`: floor(all records / samples of a step), at least 1; or a number of steps.
+            with_replacement: draw the samples of an identity and modality with replacement, as AGW's code does.
             seed: the run's seed, 0 or more.
             rank: the number of this process, from 0 to world - 1.
             world: how many processes there are.
@@ -88,6 +90,7 @@ class ModalityBalancedSampler:
             )
         self._groups = [(_grouped(labels, records[m], self.identities), k) for m, k in per_identity.items()]
         self._identities_per_batch, self._seed = identities_per_batch, seed
+        self._with_replacement = with_replacement
         share = identities_per_batch // world * sum(per_identity.values())
         self._own = slice(rank * share, (rank + 1) * share)
         counts = {m: len(found) for m, found in records.items()}
@@ -106,7 +109,7 @@ class ModalityBalancedSampler:
             raise IndexError(f"an epoch has steps 0 to {self.steps - 1}, not {step}")
         rng = np.random.default_rng((self._seed, epoch, step))
         drawn = [
-            rng.choice(members[place], k, replace=len(members[place]) < k)
+            rng.choice(members[place], k, replace=self._with_replacement or len(members[place]) < k)
             for place in rng.choice(len(self.identities), self._identities_per_batch, replace=False)
             for members, k in self._groups
         ]

@@ -224,6 +224,7 @@ class Pictures:
             visible_per_identity=training.visible_per_identity,
             infrared_per_identity=training.infrared_per_identity,
             epoch_length=training.epoch_length,
+            with_replacement=training.with_replacement,
             seed=training.seed,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
@@ -235,12 +236,14 @@ class Pictures:
                 skipped.add(path)
                 progress.say(f"skipped, cannot be read: {path}")
 
+        augmentation = self.planned.config.augmentation()
         return TrainingLoader(
             records,
             size=training.size,
             sampler=sampler,
             labels=labels,
-            augment=self.planned.config.augmentation(),
+            augment=augmentation,
+            second_view=augmentation.second_view,
             seed=training.seed,
             rank=accelerator.process_index,
             workers=self.asked.workers,

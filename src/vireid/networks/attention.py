@@ -112,3 +112,20 @@ class CBAM(nn.Module):
         x = x * scores.sigmoid()[..., None, None]
         scores = self.positions(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))
         return x * scores.sigmoid()
+
+
+def other_attention(kind: str | None, trunk: str) -> dict[str, dict[tuple[int, int], nn.Module]]:
+    """The attention modules that WRIM-Net's table 6 compares with, as keyword arguments for `Stages`.
+
+    Args:
+        kind: `cbam` in every residual block; `non_local` at AGW's five places, with a quarter of the channels; None.
+        trunk: a name in `vireid.networks.resnet.TRUNKS`.
+    """
+    shape = trunk_named(trunk)
+    if kind == "cbam":
+        everywhere = last_blocks(shape.blocks, shape.blocks)
+        return {"within": {at: CBAM(shape.channels[at[0] - 1]) for at in everywhere}}
+    if kind == "non_local":
+        wide = {at: shape.channels[at[0] - 1] for at in last_blocks(shape.blocks, (0, 2, 3, 0))}
+        return {"inserted": {at: NonLocal(width, inner=width // 4, form="gaussian") for at, width in wide.items()}}
+    return {}

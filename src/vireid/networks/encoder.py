@@ -10,7 +10,7 @@ from torch import nn
 
 from vireid.data.modality import Modality
 from vireid.networks.attention import agw_non_local
-from vireid.networks.heads import BNNeck
+from vireid.networks.heads import BNNeck, NeckStart
 from vireid.networks.per_modality import PerModality
 from vireid.networks.pooling import GeM
 from vireid.networks.resnet import Stages, Stem
@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         non_local: width of the non-local blocks, see `agw_non_local`. None builds no such blocks.
         gem_power: exponent of the pooling, above 0.
         modalities: modalities that have a stem.
+        neck_start: how the weight of the neck starts, see `BNNeck`.
 
     Attributes:
         width: length D of the features.
@@ -44,13 +45,14 @@ class Encoder(nn.Module):
         non_local: Literal["half", "code"] | None,
         gem_power: float,
         modalities: Sequence[Modality] = (Modality.VISIBLE, Modality.INFRARED),
+        neck_start: NeckStart = "ones",
     ) -> None:
         super().__init__()
         self.stems = PerModality(lambda: Stem(trunk), modalities)
         self.stages = Stages(trunk, inserted=agw_non_local(trunk, non_local) if non_local else None)
         self.pool = GeM(gem_power)
         self.width = self.stages.channels[-1]
-        self.neck = BNNeck(self.width)
+        self.neck = BNNeck(self.width, start=neck_start)
 
     def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
         """N×3×H×W images and N modalities to five maps by name: `stem`, `stage1`, …, `stage4`."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
+
+NeckStart = Literal["ones", "code"]
 
 
 class BNNeck(nn.Module):
@@ -14,12 +18,16 @@ class BNNeck(nn.Module):
 
     Args:
         width: length D of the features.
+        start: how the weight starts: `ones`, as batch normalisation usually does, or `code`: N(1, 0.01), mean and
+            standard deviation, as in AGW's code.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, start: NeckStart = "ones") -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(width)
         self.bn.bias.requires_grad_(False)
+        if start == "code":
+            nn.init.normal_(self.bn.weight, mean=1.0, std=0.01)
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         """B×D features to B×D features."""

@@ -8,6 +8,8 @@ gives a network with
 - `embed_pooled(images, modality) -> features`, only if there is a feature before the neck to compare,
 - `new_parameters() -> [parameter]`: those that learn at the full rate,
 - `before_training(batches)`, only where a memory starts from the features of all training pictures,
+- `before_epoch(batches)`, only where a memory is filled again: it is called at the start of each epoch but the first,
+  also in a run that was resumed there, but not in one that was resumed within an epoch,
 - `pretrained_parts() -> ([stem, …], stages)`: the modules that ImageNet weights are loaded into.
 
 The rows of its tables may stand in a YAML file of the same name beside it: see `read_rows`. Nothing else has to be

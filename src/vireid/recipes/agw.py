@@ -13,29 +13,72 @@ from typing import Literal
 import torch
 from torch import nn
 
+from vireid.augment.aggregation import with_auxiliary_samples
 from vireid.augment.colour import ChannelExchange
-from vireid.augment.erasing import ChannelErasing
+from vireid.augment.erasing import ChannelErasing, RandomErasing
 from vireid.augment.geometry import Flip, PadCrop
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
-from vireid.data.settings import Positive, settings
+from vireid.data.modality import Modality
+from vireid.data.settings import NonNegative, Positive, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
+from vireid.losses.mixing import ICAL
 from vireid.losses.pairs import unit
-from vireid.losses.triplet import weighted_regularised_triplet
+from vireid.losses.triplet import EPSILON, squared_difference_triplet, weighted_regularised_triplet
 from vireid.networks.encoder import Encoder
-from vireid.networks.heads import Classifier
+from vireid.networks.heads import Classifier, NeckStart
 from vireid.networks.resnet import Stages
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
 from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.settings import Training
 
+# --- triplet loss -----------------------------------------------------------------------------------------------------
+
+
+@settings
+class WeightedTriplet:
+    """AGW's weighted regularised triplet loss."""
+
+    negative_sign: Literal["minus", "plus"] = "minus"
+    """paper: sign of the distance in the weights of negatives; with `minus` the nearest weigh most, also in the code.
+    `plus` is how some later papers print it."""
+
+    epsilon: NonNegative = 0.0
+    """paper: the weights are a softmax, to which nothing is added. The public code adds 1e-6 to its denominators: then
+    the negative term vanishes beyond a distance of about 13."""
+
+    def loss(self, features: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """The loss of B×D features before the neck."""
+        return weighted_regularised_triplet(features, identity, **vars(self))
+
+
+@settings
+class SquaredTriplet:
+    """CAJ's triplet loss on the squared difference, which its code calls `TripletLoss_ADP`."""
+
+    alpha: Positive = 1.0
+    """code of CAJ: how sharply the weights prefer far positives and near negatives."""
+
+    gamma: Positive = 1.0
+    """code of CAJ: factor of the squared difference."""
+
+    epsilon: NonNegative = EPSILON
+    """code of CAJ: added to the denominators of the weights."""
+
+    def loss(self, features: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """The loss of B×D features before the neck."""
+        return squared_difference_triplet(features, identity, **vars(self))
+
+
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
 class AGW(nn.Module):
     """Two stems, one trunk with non-local attention, GeM, a neck and a classifier.
+
+    With `ical` there is a third stem, for auxiliary samples.
 
     Args:
         config: the recipe's settings.
@@ -45,7 +88,15 @@ class AGW(nn.Module):
     def __init__(self, config: Config, identities: int) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.training.trunk, non_local=config.non_local, gem_power=config.gem_power)
+        self.draws_samples = config.ical is not None  # at random, so the order of the samples matters
+        stems = list(Modality) if config.ical else [Modality.VISIBLE, Modality.INFRARED]
+        self.encoder = Encoder(
+            config.training.trunk,
+            non_local=config.non_local,
+            gem_power=config.gem_power,
+            modalities=stems,
+            neck_start=config.neck_start,
+        )
         self.classifier = Classifier(self.encoder.width, identities)
 
     def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -53,14 +104,26 @@ class AGW(nn.Module):
         return self.encoder.maps(images, modality)
 
     def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Identity classification after the neck, triplet before it: two scalars whose sum is minimised."""
+        """Identity classification after the neck, triplet before it: two scalars whose sum is minimised.
+
+        With `ical` there is one more term, `mixing`.
+        """
+        ical, real, parents = self.config.ical, len(batch), ()
+        if ical:
+            batch, *parents = with_auxiliary_samples(batch)
+        # How many samples are classified, and how many the triplet loss compares: all of them, or the real ones.
+        ce, ins = ical.counts(real) if ical else (None, None)
         features = self.encoder.pooled(batch.images, batch.modality)
-        logits = self.classifier(self.encoder.neck(features))
-        everywhere = all_gather(features, batch.identity)
-        return {
-            "identity": cross_entropy(logits, batch.identity),
-            "triplet": weighted_regularised_triplet(*everywhere, negative_sign=self.config.negative_sign),
+        necked = self.encoder.neck(features)
+        everywhere = all_gather(features[:ins], batch.identity[:ins])
+        terms = {
+            "identity": cross_entropy(self.classifier(necked[:ce]), batch.identity[:ce]),
+            "triplet": self.config.triplet.loss(*everywhere),
         }
+        if ical:
+            compared = unit(necked)
+            terms["mixing"] = ical.loss(compared[real:], *(compared[parent] for parent in parents))
+        return terms
 
     def embed(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
         """N×D features after the neck, each of length one."""
@@ -115,9 +178,16 @@ class Config:
     gem_power: Positive = 3.0
     """code: exponent of the pooling; 3 and not learnt, although the paper describes a learnt one."""
 
-    negative_sign: Literal["minus", "plus"] = "minus"
-    """paper: sign of the distance in the weights of negatives; with `minus` the nearest weigh most, also in the code.
-    `plus` is how some later papers print it."""
+    neck_start: NeckStart = "ones"
+    """not stated: how the weight of the neck starts. `ones`: at 1, as usual. `code`: N(1, 0.01), as in the public
+    code."""
+
+    triplet: WeightedTriplet | SquaredTriplet = WeightedTriplet()
+    """paper: the weighted regularised triplet loss, or CAJ's, for rows that have it."""
+
+    ical: ICAL | None = None
+    """ours: PECA's auxiliary samples and mixing loss, which are not in AGW; null is without. Auxiliary samples have a
+    stem of their own."""
 
     flip: Flip = Flip()
     """code: mirroring."""
@@ -125,19 +195,32 @@ class Config:
     crop: PadCrop = PadCrop()
     """code: a shift by up to ten pixels, zeros at the border."""
 
-    exchange: ChannelExchange | None = None
-    """ours: CAJ's channel exchange on visible pictures, for rows that have it; not in AGW."""
+    erasing: ChannelErasing | RandomErasing | None = None
+    """ours: not in AGW. In both modalities, for rows that have it: CAJ's channel-level erasing, or random erasing,
+    which the public training of AGW on LLCM has."""
 
-    erasing: ChannelErasing | None = None
-    """ours: CAJ's channel-level erasing, in both modalities as in its code, for rows that have it; not in AGW."""
+    exchange: ChannelExchange | None = None
+    """ours: not in AGW. CAJ's channel exchange on visible pictures, after the erasing as in its code, for rows that
+    have it."""
+
+    exchange_infrared: ChannelExchange | None = None
+    """ours: not in AGW. The same on infrared pictures, as in the code of CAJ. It is not the identity there, because
+    normalisation has made the three channels different."""
+
+    views: Literal[1, 2] = 1
+    """ours: 1 in AGW. With 2, as in the code of CAJ, each visible picture is in the step twice, with a flip and a crop
+    of its own each time: once erased, once erased and exchanged."""
 
     def augmentation(self) -> Pipeline:
         """Training pictures of both modalities to normalised images."""
-        return Pipeline(
-            geometry=(self.flip, self.crop),
-            visible=tuple(step for step in (self.exchange, self.erasing) if step),
-            infrared=tuple(step for step in (self.erasing,) if step),
-        )
+        geometry = (self.flip, self.crop)
+        erased = tuple(step for step in (self.erasing,) if step)
+        exchanged = (*erased, *(step for step in (self.exchange,) if step))
+        infrared = (*erased, *(step for step in (self.exchange_infrared,) if step))
+        if self.views == 1:
+            return Pipeline(geometry, visible=exchanged, infrared=infrared)
+        second = Pipeline(geometry, visible=exchanged)
+        return Pipeline(geometry, visible=erased, infrared=infrared, second_view=second)
 
 
 PAPER = Config()

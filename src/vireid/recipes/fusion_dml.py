@@ -16,15 +16,18 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, kl_div, log_softmax
 
+from vireid.augment.aggregation import with_auxiliary_samples
 from vireid.augment.erasing import ChannelErasing
 from vireid.augment.geometry import Flip, PadCrop
 from vireid.augment.operation import augmented
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
+from vireid.data.modality import Modality
 from vireid.data.settings import Count, NonNegative, Positive, Share, all_but, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
+from vireid.losses.mixing import ICAL
 from vireid.losses.pairs import unit
 from vireid.losses.triplet import weighted_regularised_triplet
 from vireid.networks.heads import BNNeck, Classifier
@@ -315,6 +318,8 @@ def mutual_loss(
 class FusionDML(nn.Module):
     """Two stems, one trunk, and the branches `global`, `fusion` and `joint`; without a fusion only `global`.
 
+    With `ical` there is a third stem, for auxiliary samples.
+
     A branch has a neck and a classifier if a term needs its logits. Mutual learning without a fusion raises BadInput.
 
     Args:
@@ -327,9 +332,11 @@ class FusionDML(nn.Module):
         if config.mutual and not config.fusion:
             raise BadInput("field 'mutual' needs the branches of 'fusion'; set mutual=null too, or keep the fusion")
         self.config, trunk = config, config.training.trunk
+        self.draws_samples = config.ical is not None  # at random, so the order of the samples matters
         # Made before the stems, so that a seed gives the same start values as in earlier versions.
         fusion = _fusion(config.fusion, trunk, config.training.size) if config.fusion else None
-        self.stems = PerModality(lambda: Stem(trunk))
+        real = (Modality.VISIBLE, Modality.INFRARED)
+        self.stems = PerModality(lambda: Stem(trunk), (*real, Modality.AUXILIARY) if config.ical else real)
         self.stages = Stages(trunk)
         self.fusion = fusion
         widths = {"global": self.stages.channels[-1]}
@@ -366,33 +373,49 @@ class FusionDML(nn.Module):
             pooled["joint"] = torch.cat((pooled["global"], pooled["fusion"]), 1)
         return pooled
 
+    def necked(self, branches: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features by branch to the features after the neck of each branch that has one."""
+        return {name: neck(branches[name]) for name, neck in self.necks.items()}
+
     def logits(self, branches: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Features by branch to the N×identities logits of each classifier. Their softmax is p of equation 4."""
-        return {name: head(self.necks[name](branches[name])) for name, head in self.classifiers.items()}
+        return self._classified(self.necked(branches))
+
+    def _classified(self, necked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: head(necked[name]) for name, head in self.classifiers.items()}
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """The summands of equation 13. Each has its weight already, so their sum is L_total.
 
         `identity_…` is the cross-entropy of a branch (equations 7 and 8), `mutual_…` the mutual loss of two branches
         times θ (equations 9 and 10), `triplet` the weighted regularised triplet loss of the joint branch, or of the
-        only one (equations 11 and 12, with AGW's sum over all positives and all negatives).
+        only one (equations 11 and 12, with AGW's sum over all positives and all negatives). With `ical` there is one
+        more, `mixing`.
         """
         config, terms = self.config, {}
+        ical, real, parents = config.ical, len(batch), ()
+        if ical:
+            batch, *parents = with_auxiliary_samples(batch)
+        ce, ins = ical.counts(real) if ical else (None, None)
         branches = self.branches(self.trunk_maps(batch.images, batch.modality))
-        logits = self.logits(branches)
+        necked = self.necked(branches)
+        logits = self._classified({name: feature[:ce] for name, feature in necked.items()})
         for name, scores in logits.items():
             last = name == self.embedding_branch
             if last or config.branch_identity:
                 smoothing = 0.0 if last else config.label_smoothing
-                terms[f"identity_{name}"] = cross_entropy(scores, batch.identity, label_smoothing=smoothing)
+                terms[f"identity_{name}"] = cross_entropy(scores, batch.identity[:ce], label_smoothing=smoothing)
         if config.mutual:
             how = all_but(config.mutual, "pairs", "theta1", "theta2", "theta3")
             for (teacher, student), theta in config.mutual.weights().items():
                 # Samples of all processes, so that `reduction="sum"` is a sum over the whole batch.
                 both = all_gather(logits[teacher], logits[student])
                 terms[f"mutual_{teacher}_{student}"] = theta * mutual_loss(*both, **how)
-        everywhere = all_gather(branches[self.embedding_branch], batch.identity)
+        everywhere = all_gather(branches[self.embedding_branch][:ins], batch.identity[:ins])
         terms["triplet"] = weighted_regularised_triplet(*everywhere, negative_sign=config.negative_sign)
+        if ical:
+            compared = unit(necked[self.embedding_branch])
+            terms["mixing"] = ical.loss(compared[real:], *(compared[parent] for parent in parents))
         return terms
 
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
@@ -465,6 +488,9 @@ class Config:
     or the only one, is always classified."""
     mutual: Mutual | None = Mutual()
     """paper, section 3.4: null is without deep mutual learning."""
+    ical: ICAL | None = None
+    """ours: PECA's auxiliary samples and mixing loss, which are not in this paper; null is without. Auxiliary samples
+    have a stem of their own. If they are classified (`ical.in_ce`), they take part in mutual learning too."""
     label_smoothing: Share = 0.0
     """not stated: ε in the classification of the global and the fusion branch, if there is a joint one. No ε is printed
     for "LSR" in table 3, and the text calls L_KD1 and L_KD2 "label smoothing regularization terms". So LSR is read as

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, one_hot
 
+from vireid.augment.aggregation import KEPT, aggregate_channels, with_auxiliary_samples  # noqa: F401 equation 2
 from vireid.augment.colour import ChannelExchange
 from vireid.augment.erasing import ChannelErasing
 from vireid.augment.geometry import Flip, PadCrop
@@ -31,9 +31,9 @@ from vireid.data.modality import Modality
 from vireid.data.settings import Count, NonNegative, Positive, all_but, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
-from vireid.losses.distance import paired
+from vireid.losses.mixing import Mixing, mixing, mixing_loss  # noqa: F401 equation 3
 from vireid.losses.pairs import mean_over, same_identity, similarity, unit
-from vireid.losses.triplet import batch_hard_triplet, weighted_regularised_triplet
+from vireid.losses.triplet import batch_hard_triplet, squared_difference_triplet, weighted_regularised_triplet
 from vireid.networks.encoder import Encoder
 from vireid.networks.heads import Classifier
 from vireid.networks.normalisation import Statistics, normalising_by
@@ -44,6 +44,9 @@ from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.settings import Training
 
 # --- global-local similarity learning (section 3.1) -------------------------------------------------------------------
+
+
+Between = Literal["bn_relu", "none"]
 
 
 @settings
@@ -57,6 +60,9 @@ class GSL:
     statistics: Statistics = "batch_stats_no_update"
     """not stated: which statistics normalise the three parts. `batch_stats_no_update`: those of the parts, while the
     running statistics, which are for whole pictures, do not change. `train` updates them, `eval` normalises by them."""
+    between: Between = "bn_relu"
+    """not stated: what is between the two layers of an MLP, which has "two fully connected layers, excluding BN and
+    ReLU". `bn_relu`: BN and ReLU are not counted, but there, as in SimSiam. `none`: two linear layers only."""
     part_resize: Literal["none", "full"] = "none"
     """not stated: `none` keeps a part's 96×144 pixels; `full` stretches it to a whole picture, three times the cost."""
 
@@ -72,13 +78,21 @@ def similarity_loss(global_features: Tensor, local_features: Tensor) -> Tensor:
 
 
 class LocalProjections(nn.Module):
-    """Three MLPs without shared parameters: a whole picture's feature to one feature for each part, B×D to B×3D."""
+    """Three MLPs without shared parameters: a whole picture's feature to one feature for each part, B×D to B×3D.
 
-    def __init__(self, width: int, *, hidden: int) -> None:
+    Args:
+        width: D.
+        hidden: width between the two linear layers of an MLP.
+        between: what else is between them. BN removes a bias, so the first layer has one only without BN.
+    """
+
+    def __init__(self, width: int, *, hidden: int, between: Between) -> None:
         super().__init__()
+        plain = between == "none"
         for name in ("upper", "middle", "lower"):
-            layers = nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, width)
-            self.add_module(name, nn.Sequential(*layers))
+            normalised = [] if plain else [nn.BatchNorm1d(hidden), nn.ReLU()]
+            first = nn.Linear(width, hidden, bias=plain)
+            self.add_module(name, nn.Sequential(first, *normalised, nn.Linear(hidden, width)))
 
     def forward(self, feature: Tensor) -> Tensor:
         return torch.cat([mlp(feature) for mlp in self.children()], 1)
@@ -93,12 +107,14 @@ def three_parts(images: Tensor) -> Tensor:
 
 # --- inter-modality channel aggregation learning (section 3.2) --------------------------------------------------------
 
-Mixing = Literal["hinge", "abs", "hinge_sq"]
-
 
 @settings
 class ICAL:
-    """Inter-modality channel aggregation learning."""
+    """Inter-modality channel aggregation learning.
+
+    Real and auxiliary samples go through the network together, so all batch normalisations behind the stems use the
+    statistics of both.
+    """
 
     margin: NonNegative = 0.7
     """paper, section 4.1.2: the margin m. Between features of length one, a distance of 0.7 is a cosine of 0.755."""
@@ -114,77 +130,6 @@ class ICAL:
     """not stated: whether auxiliary samples take part in L_ins; as in equation 4 they do not."""
     in_mod: bool = False
     """not stated: whether auxiliary samples have centroids; equations 7 and 8 do not name them."""
-
-    def loss(self, distance: Tensor) -> Tensor:
-        """One summand of equation 3, see `mixing_loss`."""
-        excess = distance - self.margin
-        forms = {"hinge": excess.relu(), "abs": excess.abs(), "hinge_sq": excess.relu().square()}
-        return forms[self.mix].sum() / max(distance.numel(), 1)
-
-
-def mixing_loss(distance: Tensor, *, margin: float = ICAL.margin, form: Mixing = ICAL.mix) -> Tensor:
-    """One summand of L_mix, equation 3, as a mean over pairs; 0 without pairs.
-
-    Args:
-        distance: D, Euclidean distances between features of length one, any shape.
-        margin: m.
-        form: `hinge` is max(D - m, 0), `abs` is |D - m| as printed, `hinge_sq` is max(D - m, 0)².
-
-    Raises:
-        BadInput: no such form, or a margin below 0.
-    """
-    return ICAL(margin=margin, mix=form).loss(distance)
-
-
-# Equation 2: which channels come from the visible sample, in the order RG, RB, GB, R, G, B.
-KEPT = ((1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-
-
-def aggregate_channels(
-    images: Tensor, identity: Tensor, modality: Tensor, *, generator: Generator | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """ICAL, equation 2: each visible sample with one or two channels of an infrared sample of the same identity.
-
-    The infrared sample and one of six patterns are drawn uniformly from `generator`, by default torch's global one.
-    Channel c always comes from channel c, so values that were normalised channel by channel stay right.
-
-    Returns:
-        G×3×H×W pictures of the type of `images` (B×3×H×W), and for each the position of its visible sample (G int64,
-        ascending) and of its infrared sample (G int64). A visible sample without an infrared one makes no picture.
-    """
-    visible = (modality == Modality.VISIBLE).nonzero()[:, 0]
-    infrared = (modality == Modality.INFRARED).nonzero()[:, 0]
-    alike = identity[visible][:, None] == identity[infrared][None, :]
-    visible, alike = visible[alike.any(1)], alike[alike.any(1)]
-    if not len(visible):
-        return images[:0], visible, visible
-    device = generator.device if generator is not None else torch.device("cpu")
-    pattern = torch.randint(len(KEPT), (len(visible),), generator=generator, device=device).to(images.device)
-    drawn = torch.rand(len(visible), generator=generator, device=device, dtype=torch.float64).to(images.device)
-    nth = (drawn * alike.sum(1)).long() + 1
-    infrared = infrared[(alike.cumsum(1) == nth[:, None]).int().argmax(1)]
-    kept = torch.tensor(KEPT, dtype=torch.bool, device=images.device)[pattern][:, :, None, None]
-    return torch.where(kept, images[visible], images[infrared]), visible, infrared
-
-
-def with_auxiliary_samples(
-    batch: Batch, *, modality: Modality = Modality.AUXILIARY, generator: Generator | None = None
-) -> tuple[Batch, Tensor, Tensor]:
-    """A batch with auxiliary samples behind its own, for any recipe, and the two positions of `aggregate_channels`.
-
-    An auxiliary sample has the identity and camera of its visible sample, and the given modality: `VISIBLE` is for a
-    network without an auxiliary stem. Draws come from `generator`, by default the batch's own.
-    """
-    generator = generator or batch.generator()
-    made, visible, infrared = aggregate_channels(batch.images, batch.identity, batch.modality, generator=generator)
-    grown = replace(
-        batch,
-        images=torch.cat((batch.images, made)),
-        identity=torch.cat((batch.identity, batch.identity[visible])),
-        modality=torch.cat((batch.modality, torch.full_like(visible, int(modality)))),
-        camera=torch.cat((batch.camera, batch.camera[visible])),
-    )
-    return grown, visible, infrared
 
 
 # --- instance-modality contrastive loss (section 3.3) -----------------------------------------------------------------
@@ -216,8 +161,9 @@ class InstanceContrast:
 class Triplet:
     """The triplet loss that row M1 has in the place of L_ins, on features before the neck as in AGW."""
 
-    kind: Literal["weighted", "batch_hard"] = "weighted"
-    """not stated: `weighted` is AGW's, `batch_hard` the one with a margin."""
+    kind: Literal["weighted", "squared_difference", "batch_hard"] = "weighted"
+    """not stated: `weighted` is AGW's. `squared_difference` is CAJ's, which "following CAJ" may mean for row M1.
+    `batch_hard` is the one with a margin."""
     margin: NonNegative = 0.3
     """not stated: of `batch_hard` only; 0.3 is usual in the field."""
     name: ClassVar[str] = "triplet"
@@ -226,13 +172,19 @@ class Triplet:
         """The triplet loss on the features `pooled`."""
         if self.kind == "weighted":
             return weighted_regularised_triplet(pooled, identity)
-        return batch_hard_triplet(pooled, identity, **all_but(self, "kind"))
+        if self.kind == "squared_difference":
+            return squared_difference_triplet(pooled, identity)
+        return batch_hard_triplet(pooled, identity, margin=self.margin)
 
 
 def instance_contrast(
-    features: Tensor, identity: Tensor, *, negatives: int = InstanceContrast.negatives,
-    temperature: float = InstanceContrast.temperature, modality: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    features: Tensor,
+    identity: Tensor,
+    *,
+    negatives: int = InstanceContrast.negatives,
+    temperature: float = InstanceContrast.temperature,
+    modality: Tensor | None = None,
+) -> Tensor:
     """L_ins, equation 6, with the features f scaled to length one:
 
         j(i) = the farthest other sample of the same identity,  Q(i) = the nearest samples of other identities
@@ -269,9 +221,14 @@ class ModalityContrast:
     """paper, section 4.2.2: λ_m of equation 5."""
     rate: Annotated[float, Interval(gt=0, le=1)] = 0.8
     """paper, section 4.1.2: α, the share of the new feature in equation 9."""
-    start: Literal["extract", "first_seen"] = "extract"
-    """paper, equations 7 and 8: `extract` takes means over all training pictures, of features of length one, before the
-    first step and never again; `first_seen` starts a centroid at its first feature."""
+    start: Literal["calibrated", "extract", "first_seen"] = "calibrated"
+    """paper, equations 7 and 8: means over all training pictures, of features of length one, before the first step.
+    `calibrated`, not stated: the neck first gets the mean and variance of all pooled features as running statistics.
+    Without it (`extract`) a new neck changes nothing: features of strangers then have a cosine of about 0.98. With
+    `first_seen` a centroid starts at its first feature."""
+    refill: bool = False
+    """not stated: true takes the means of equations 7 and 8 again at the start of each epoch, as in the code of CAP,
+    where pseudo labels change from epoch to epoch. PECA has no pseudo labels and does not mention it."""
     order: Order = "sequential"
     """not stated: `sequential` applies equation 9 to one sample after the other, as the code of CAP does; `batch_mean`
     applies it once, to the mean of a step's samples."""
@@ -287,9 +244,15 @@ class CentroidMemory(nn.Module):
     """
 
     def __init__(
-        self, identities: int, modalities: int, width: int, *, rate: float = ModalityContrast.rate,
-        order: Order = ModalityContrast.order, normalise: Normalise = ModalityContrast.normalise,
-    ) -> None:  # fmt: skip
+        self,
+        identities: int,
+        modalities: int,
+        width: int,
+        *,
+        rate: float = ModalityContrast.rate,
+        order: Order = ModalityContrast.order,
+        normalise: Normalise = ModalityContrast.normalise,
+    ) -> None:
         super().__init__()
         ModalityContrast(rate=rate, order=order, normalise=normalise)  # BadInput where a value is not allowed
         self.rate, self.order, self.normalise = rate, order, normalise
@@ -355,6 +318,14 @@ class CentroidMemory(nn.Module):
         return mean_over(known.any(1), terms.sum(1) / known.sum(1).clamp(min=1))
 
 
+@torch.no_grad()
+def set_statistics(norm: nn.BatchNorm1d, features: Tensor) -> None:
+    """Set the running mean and variance of a batch normalisation to those of N×D features."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.copy_(features.double().mean(0))
+    norm.running_var.copy_(features.double().var(0, correction=min(1, len(features) - 1)))
+
+
 def identity_loss(logits: Tensor, identity: Tensor, modality: Tensor, *, scale: Scale) -> Tensor:
     """L_ce, equation 4: cross-entropy of B×identities logits, a mean over each modality's samples, added.
 
@@ -385,11 +356,13 @@ class PECA(nn.Module):
         )
         width = self.encoder.width
         self.classifier = Classifier(width, identities)
-        self.projections = LocalProjections(width, hidden=config.gsl.hidden) if config.gsl else None
+        self.projections = None
+        if config.gsl:
+            self.projections = LocalProjections(width, hidden=config.gsl.hidden, between=config.gsl.between)
         self.memory = None
         if config.modality:
             modalities = 3 if config.ical and config.ical.in_mod else 2
-            how = all_but(config.modality, "temperature", "weight", "start")
+            how = all_but(config.modality, "temperature", "weight", "start", "refill")
             self.memory = CentroidMemory(identities, modalities, width, **how)
 
     def maps(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
@@ -431,16 +404,16 @@ class PECA(nn.Module):
         if config.gsl and self.projections is not None and local is not None:
             terms["similarity"] = similarity_loss(self.projections(features[config.gsl.input][:real]), local)
         if config.ical:
-            pulls = [ical.loss(paired(metric[parents], metric[real:])) for parents in (visible, infrared)]
-            terms["mixing"] = torch.stack(pulls).sum()
+            of_each = metric[real:], metric[visible], metric[infrared]
+            terms["mixing"] = mixing(*of_each, margin=ical.margin, form=ical.mix)
         if config.instance:
             everywhere = all_gather(features["pool"][:ins], metric[:ins], identity[:ins], kind[:ins])
             terms[config.instance.name] = config.instance.loss(*everywhere)
         if config.modality and self.memory is not None:
             # Gathered, because only samples with a centroid count and their number may differ between processes.
             everywhere = all_gather(metric[:mod], identity[:mod], kind[:mod])
-            temperature = all_but(config.modality, "weight", "start", "rate", "order", "normalise")
-            terms["modality"] = config.modality.weight * self.memory.loss(*everywhere, **temperature)
+            loss = self.memory.loss(*everywhere, temperature=config.modality.temperature)
+            terms["modality"] = config.modality.weight * loss
             if self.training:
                 self.memory.update(*everywhere)
         return terms
@@ -466,10 +439,24 @@ class PECA(nn.Module):
         return unit(self.features(images, modality)["pool"])
 
     def before_training(self, batches: Iterable[Batch]) -> None:
-        """Fill the memory from every training picture, unless `modality.start` is `first_seen`."""
-        if self.memory is not None and self.config.modality and self.config.modality.start == "extract":
-            kind = self.config.metric_features
-            self.memory.start((self.features(b.images, b.modality)[kind], b.identity, b.modality) for b in batches)
+        """Fill the memory by equation 7 and equation 8, from all pictures, unless `modality.start` is `first_seen`."""
+        modality = self.config.modality
+        if modality and modality.start != "first_seen":
+            self._fill_memory(batches, calibrate=modality.start == "calibrated")
+
+    def before_epoch(self, batches: Iterable[Batch]) -> None:
+        """Fill the memory again, if `modality.refill` says so. By now the neck has statistics from training."""
+        if self.config.modality and self.config.modality.refill:
+            self._fill_memory(batches, calibrate=False)
+
+    def _fill_memory(self, batches: Iterable[Batch], *, calibrate: bool) -> None:
+        """Centroids from all pictures, whose pooled features are all kept for a moment (8 KB each with ResNet-50)."""
+        seen = [(self.encoder.pooled(b.images, b.modality), b.identity, b.modality) for b in batches]
+        if calibrate and seen:
+            set_statistics(self.encoder.neck.bn, torch.cat([pooled for pooled, _, _ in seen]))
+        before_neck = self.config.metric_features == "pool"
+        if self.memory is not None:
+            self.memory.start((f if before_neck else self.encoder.neck(f), y, m) for f, y, m in seen)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Neck, classifier and MLPs: everything else learns at a tenth of the rate, as in the code of AGW."""
@@ -489,9 +476,15 @@ class Config:
     """PECA's settings. "Code" is the public code of methods that the paper builds on or cites: AGW, CAJ and CAP."""
 
     training: Training = Training(
-        epochs=100, size=Size(288, 144), identities_per_batch=8, visible_per_identity=4, infrared_per_identity=4,
-        epoch_length="agw", optimiser=SGD(), schedule=WarmUpSteps(),
-    )  # fmt: skip
+        epochs=100,
+        size=Size(288, 144),
+        identities_per_batch=8,
+        visible_per_identity=4,
+        infrared_per_identity=4,
+        epoch_length="agw",
+        optimiser=SGD(),
+        schedule=WarmUpSteps(),
+    )
     """
     epochs, size, identities_per_batch, visible_per_identity, infrared_per_identity: paper, section 4.1.2: as printed.
     epoch_length: not stated: floor(larger modality / 32) + 1 steps, as in the code of AGW.
@@ -531,15 +524,19 @@ class Config:
     """paper, section 4.1.2: erasing is "for visible images"; true erases infrared ones too, as the code of CAJ does."""
 
     def colour(self, *, late: bool) -> dict[str, tuple[Operation, ...]]:
-        """Operations on normalised values, by modality: those after (`late`) or before auxiliary samples are made."""
+        """Operations on normalised values, by modality: those after (`late`) or before auxiliary samples are made.
+
+        Erasing comes before exchange, as in the code of CAJ. So an exchange also changes an erased rectangle.
+        """
         if late != (self.ical is not None and self.ical.source == "before_colour_aug"):
             return {}
-        visible = tuple(step for step in (self.exchange, self.erasing) if step)
+        visible = tuple(step for step in (self.erasing, self.exchange) if step)
         return {"visible": visible, "infrared": (self.erasing,) if self.erasing and self.erase_infrared else ()}
 
     def augmentation(self) -> Pipeline:
         """Training pictures of both modalities to normalised images."""
-        return Pipeline(geometry=(self.flip, self.crop), **self.colour(late=False))
+        colour = {"visible": (), "infrared": ()} | self.colour(late=False)
+        return Pipeline((self.flip, self.crop), visible=colour["visible"], infrared=colour["infrared"])
 
 
 PAPER = Config()

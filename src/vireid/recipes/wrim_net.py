@@ -19,6 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
+from vireid.augment.aggregation import with_auxiliary_samples
 from vireid.augment.colour import Grey
 from vireid.augment.erasing import RandomErasing
 from vireid.augment.geometry import Flip, MultiScaleCrop, PadCrop
@@ -26,17 +27,18 @@ from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.data.settings import Count, NonNegative, Positive, Share, Whole, settings
+from vireid.data.settings import Count, NonNegative, Positive, Share, Whole, all_but, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
+from vireid.losses.mixing import ICAL
 from vireid.losses.pairs import mean_over, same_identity, similarity, unit
 from vireid.losses.triplet import batch_hard_triplet
-from vireid.networks.attention import CBAM, NonLocal
+from vireid.networks.attention import other_attention
 from vireid.networks.heads import BNNeck, Classifier
 from vireid.networks.parts import Parts
 from vireid.networks.per_modality import PerModality
 from vireid.networks.pooling import AveragePool
-from vireid.networks.resnet import Stages, Stem, last_blocks, trunk_named
+from vireid.networks.resnet import Stages, Stem
 from vireid.networks.tokens import attend, place, window_centres
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
@@ -185,7 +187,7 @@ class Mining:
     def after(self, stage: int, channels: int) -> MIIM:
         """The MIIM for the map of one stage, 1..4. Every field is passed on."""
         ratios = {name: getattr(self, name)[stage - 1] for name in ("spatial_ratio", "channel_ratio")}
-        return MIIM(channels, **{**vars(self), **ratios})
+        return MIIM(channels, **all_but(self, *ratios), **ratios)
 
 
 # --- auxiliary-information-based contrastive learning, AICL (section 3.2) ---------------------------------------------
@@ -225,20 +227,12 @@ class KeyInstance:
 
     def loss(self, z: Tensor, identity: Tensor, modality: Tensor, *, generator: Generator) -> Tensor:
         """CMKIC of the output of the head. Every field that is not about weight or head is passed on."""
-        chosen = {name: value for name, value in vars(self).items() if name not in ("weight", "hidden", "width")}
-        return key_instance_contrast(z, identity, modality, **chosen, generator=generator)
+        how = all_but(self, "weight", "hidden", "width")
+        return key_instance_contrast(z, identity, modality, **how, generator=generator)
 
 
 def key_instance_contrast(
-    features: Tensor,
-    identity: Tensor,
-    modality: Tensor,
-    *,
-    top_k: int = KeyInstance.top_k,
-    temperature: float = KeyInstance.temperature,
-    reduction: Literal["mean", "sum"] = KeyInstance.reduction,
-    selection: Literal["hardest", "random"] = KeyInstance.selection,
-    generator: Generator | None = None,
+    features: Tensor, identity: Tensor, modality: Tensor, *, generator: Generator | None = None, **choices: Any
 ) -> Tensor:
     """Cross-modality key-instance contrast (CMKIC): equations 5 and 6, and equation 1 of the supplement.
 
@@ -255,34 +249,28 @@ def key_instance_contrast(
     Args:
         features: B×D, of any length.
         identity, modality: B int64 each; modalities are values of `Modality`.
-        top_k: largest number of positives of an anchor.
-        temperature: τ.
-        reduction: over the anchors of a direction: `mean`, or `sum` as equation 5 prints it.
-        selection: of the positives: `hardest`, or `random` among all.
         generator: for random selection; by default torch's global one.
-
-    Raises:
-        BadInput: a value that `KeyInstance` does not allow; the sentence names the choices.
+        choices: `top_k`, `temperature`, `reduction` and `selection` of `KeyInstance`, with the same defaults. A value
+            that it does not allow raises BadInput.
     """
-    KeyInstance(top_k=top_k, temperature=temperature, reduction=reduction, selection=selection)  # checks the values
-    z = unit(features)
-    scores = similarity(z, z) / temperature
+    how, z = KeyInstance(**choices), unit(features)
+    scores = similarity(z, z) / how.temperature
     visible, infrared = modality == Modality.VISIBLE, modality == Modality.INFRARED
     across = (visible[:, None] & infrared[None, :]) | (infrared[:, None] & visible[None, :])
     positive, negative = (across & pairs for pairs in same_identity(identity))
-    if selection == "hardest":
+    if how.selection == "hardest":
         order = scores.detach()
     else:
         device = generator.device if generator is not None else scores.device
         order = torch.rand(scores.shape, generator=generator, device=device).to(scores.device)
-    chosen = order.masked_fill(~positive, float("inf")).topk(min(top_k, len(z)), dim=1, largest=False).indices
+    chosen = order.masked_fill(~positive, float("inf")).topk(min(how.top_k, len(z)), dim=1, largest=False).indices
     is_positive, keys = positive.gather(1, chosen), scores.gather(1, chosen)
     # The lowest finite number instead of -inf: an anchor without pairs would become NaN, and so would its gradient.
     lowest = torch.finfo(scores.dtype).min
     among = torch.cat((scores.masked_fill(~negative, lowest), keys.masked_fill(~is_positive, lowest)), 1)
     losses = among.logsumexp(1) - (keys * is_positive).sum(1) / is_positive.sum(1).clamp(min=1)
     directions = [anchors & positive.any(1) for anchors in (visible, infrared)]
-    if reduction == "sum":
+    if how.reduction == "sum":
         return torch.stack([losses.masked_fill(~anchors, 0.0).sum() for anchors in directions]).mean()
     return torch.stack([mean_over(anchors, losses) for anchors in directions]).mean()
 
@@ -335,22 +323,6 @@ class Branch(nn.Module):
         self.neck = BNNeck(reduced or width)
         self.classifier = Classifier(reduced or width, identities)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """B×D features, already reduced, to B×identities logits."""
-        return self.classifier(self.neck(features))
-
-
-def other_attention(kind: str | None, trunk: str) -> dict[str, dict[tuple[int, int], nn.Module]]:
-    """What table 6 has in the place of MIIM, as keyword arguments for `Stages`; `kind` is `Config.attention`."""
-    shape = trunk_named(trunk)
-    if kind == "cbam":
-        everywhere = last_blocks(shape.blocks, shape.blocks)
-        return {"within": {at: CBAM(shape.channels[at[0] - 1]) for at in everywhere}}
-    if kind == "non_local":
-        wide = {at: shape.channels[at[0] - 1] for at in last_blocks(shape.blocks, (0, 2, 3, 0))}
-        return {"inserted": {at: NonLocal(width, inner=width // 4, form="gaussian") for at, width in wide.items()}}
-    return {}
-
 
 def branch_names(prefix: str, parts: int) -> list[str]:
     """The branches of one map: `global`, `part1` …, each after the prefix."""
@@ -367,9 +339,11 @@ class WRIMNet(nn.Module):
 
     def __init__(self, config: Config, identities: int) -> None:
         super().__init__()
+        check_positives(config)
         self.config = config
-        # Whether the objective draws positives at random, so that the order of the samples matters.
-        self.draws_samples = isinstance(config.contrast, KeyInstance) and config.contrast.selection == "random"
+        # Whether the objective draws samples at random, so that the order of the samples matters.
+        random_positives = isinstance(config.contrast, KeyInstance) and config.contrast.selection == "random"
+        self.draws_samples = random_positives or config.ical is not None
         trunk = config.training.trunk
         attention = other_attention(config.attention, trunk)
         self.stem = Stem(trunk)
@@ -427,41 +401,68 @@ class WRIMNet(nn.Module):
         names = branch_names(prefix, len(features) - 1)
         return {n: self.branches[n].reduce(f) for n, f in zip(names, features, strict=True)}  # type: ignore[operator]
 
-    def classification(self, pooled: Mapping[str, Tensor], identity: Tensor, *, auxiliary: bool) -> Tensor:
+    def necked(self, pooled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The features of `pooled` after the neck of each branch."""
+        return {name: self.branches[name].neck(feature) for name, feature in pooled.items()}  # type: ignore[operator]
+
+    def classification(self, necked: Mapping[str, Tensor], identity: Tensor, *, auxiliary: bool) -> Tensor:
         """Mean of the branches' cross-entropies: equation 7 for stage 4, equation 2 of the supplement for stage 3."""
-        chosen = [name for name in pooled if name.startswith("auxiliary") == auxiliary]
+        chosen = {name: f for name, f in necked.items() if name.startswith("auxiliary") == auxiliary}
+        logits = [self.branches[name].classifier(feature) for name, feature in chosen.items()]  # type: ignore[operator]
         smoothing = self.config.label_smoothing
-        losses = [cross_entropy(self.branches[n](pooled[n]), identity, label_smoothing=smoothing) for n in chosen]
-        return torch.stack(losses).mean()
+        return torch.stack([cross_entropy(scores, identity, label_smoothing=smoothing) for scores in logits]).mean()
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of equation 9, λ1 and λ2 multiplied in; their sum is L_total. The last two are from equation 8."""
-        contrast, auxiliary = self.config.contrast, self.config.auxiliary
+        """The terms of equation 9 times λ1 and λ2; their sum is L_total. Equation 8: `auxiliary_…`. ICAL: `mixing`."""
+        contrast, auxiliary, ical = self.config.contrast, self.config.auxiliary, self.config.ical
+        generator, real, parents = batch.generator(), len(batch), ()
+        if ical:
+            batch, *parents = with_auxiliary_samples(batch, modality=Modality.VISIBLE, generator=generator)
         # No term depends on the order of the samples. If they are sorted by modality, separate MIIMs copy no maps.
         order = batch.modality.argsort(stable=True)
         identity, modality = batch.identity[order], batch.modality[order]
         pooled = self.pooled(batch.images[order], modality)
-        terms = {"identity": self.classification(pooled, identity, auxiliary=False)}
+        necked = self.necked(pooled)
+        # Which samples are classified, and which are compared by CMKIC and the triplet loss: all, or the real ones.
+        limits = ical.counts(real) if ical else (None, None)
+        ce, ins = (slice(None) if limit is None else order < limit for limit in limits)
+        entropy = partial(self.classification, {name: f[ce] for name, f in necked.items()}, identity[ce])
+        terms = {"identity": entropy(auxiliary=False)}
         if contrast and self.head is not None:
-            everywhere = all_gather(self.head(pooled["global"]), identity, modality)
-            terms["contrast"] = contrast.weight * contrast.loss(*everywhere, generator=batch.generator())
+            everywhere = all_gather(self.head(pooled["global"][ins]), identity[ins], modality[ins])
+            terms["contrast"] = contrast.weight * contrast.loss(*everywhere, generator=generator)
         if auxiliary:
-            everywhere = all_gather(pooled["auxiliary_global"], identity)
-            terms["auxiliary_identity"] = auxiliary.weight * self.classification(pooled, identity, auxiliary=True)
+            everywhere = all_gather(pooled["auxiliary_global"][ins], identity[ins])
+            terms["auxiliary_identity"] = auxiliary.weight * entropy(auxiliary=True)
             terms["auxiliary_triplet"] = auxiliary.weight * auxiliary.triplet(*everywhere)
+        if ical:
+            compared = self._joined(necked)[order.argsort()]  # in the order of the batch again
+            terms["mixing"] = ical.loss(compared[real:], *(compared[parent] for parent in parents))
         return terms
 
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
-        """N×D, all branches side by side in the order of `pooled`, of length one as a whole (section 3.3)."""
-        return self._joined(self.pooled(images, modality), after_neck=self.config.compared == "bn")
+        """N×D, all branches after their necks side by side, in the order of `pooled`, of length one (section 3.3)."""
+        return self._joined(self.necked(self.pooled(images, modality)))
 
     def embed_pooled(self, images: Tensor, modality: Tensor) -> Tensor:
         """N×D, the branches before their necks, joined in the same way."""
-        return self._joined(self.pooled(images, modality), after_neck=False)
+        return self._joined(self.pooled(images, modality))
 
-    def _joined(self, pooled: Mapping[str, Tensor], *, after_neck: bool) -> Tensor:
-        each = [self.branches[name].neck(f) if after_neck else f for name, f in pooled.items()]  # type: ignore[operator]
-        return unit(torch.cat([unit(f) for f in each] if self.config.normalised == "per_part" else each, 1))
+    def _joined(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The branches side by side, of length one as a whole."""
+        each = features.values()
+        return unit(torch.cat([unit(f) for f in each] if self.config.normalised == "per_part" else list(each), 1))
+
+
+def check_positives(config: Config) -> None:
+    """Refuse a K above the positives of an anchor, which are its identity's samples of the other modality."""
+    training, contrast = config.training, config.contrast
+    there = min(training.visible_per_identity, training.infrared_per_identity)
+    if isinstance(contrast, KeyInstance) and contrast.top_k > there:
+        raise BadInput(
+            f"field 'contrast.top_k' is {contrast.top_k}, but a step has {there} positives for some anchors; set it to "
+            f"{there} or less, or raise visible_per_identity and infrared_per_identity"
+        )
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -481,7 +482,7 @@ class Config:
         infrared_per_identity=8,
         epoch_length="fastreid",
         optimiser=Adam(lr=3.5e-4, trunk_factor=1.0, weight_decay=5e-4),
-        schedule=WarmUpSteps(warm_up_epochs=0, warm_up_steps=2000, milestones=(80, 120)),
+        schedule=WarmUpSteps(warm_up_epochs=0, warm_up_steps=2000, warm_up_at_most=0.1, milestones=(80, 120)),
     )
     """
     epochs: supplement B: as printed.
@@ -492,6 +493,8 @@ class Config:
     optimiser: supplement B: Adam at 3.5e-4, weight decay 5e-4. One group, coupled decay: not stated, fast-reid's.
     schedule: supplement B: ÷10 at epochs 80 and 120.
     schedule.warm_up_steps, schedule.warm_up_epochs: not stated: 2000 steps and no epochs, fast-reid's default.
+    schedule.warm_up_at_most: ours: a tenth of all steps. On RegDB, with 32 steps in an epoch, 2000 steps would last
+        until epoch 62 of 140; so warm-up ends at step 448 of 4480. It does not change SYSU-MM01 and LLCM.
     seed: not stated: 0.
     trunk, weights: paper, section 4.2: ResNet-50, pretrained.
     precision: not stated: float32; mixed precision is for speed.
@@ -516,10 +519,11 @@ class Config:
     """paper, section 3.2: the loss across modalities: CMKIC, the triplet loss of table 5 in its place, or null."""
     auxiliary: Auxiliary | None = Auxiliary()
     """paper, section 3.2: losses and features of stage 3, or null."""
+    ical: ICAL | None = None
+    """ours: PECA's auxiliary samples and mixing loss, which are not in WRIM-Net; null is without. There is one stem for
+    all samples, and auxiliary samples go through the MIIMs for visible samples and count as visible in CMKIC."""
     label_smoothing: Share = 0.0
     """not stated: ε of every cross-entropy; 0, although fast-reid's base configuration has 0.1."""
-    compared: Literal["bn", "pool"] = "bn"
-    """not stated: features at test time, after the necks as fast-reid's head gives them, or before (`pool`)."""
     normalised: Literal["whole", "per_part"] = "whole"
     """not stated: the concatenation gets length one as a whole, as in fast-reid; `per_part`: each branch before it."""
     crop: MultiScaleCrop | PadCrop = MultiScaleCrop()

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -40,7 +41,24 @@ def begin() -> PartialState:
     if is_distributed():
         atexit.unregister(end)
         atexit.register(end)
+        if getattr(sys.excepthook, "func", None) is not _leave:
+            sys.excepthook = functools.partial(_leave, sys.excepthook)
     return state
+
+
+def _leave(report: Callable[..., Any], kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Report an exception that nobody caught, run the exit handlers, and leave at once with exit code 1.
+
+    While the interpreter is taken apart, threads of gloo can still be busy with the connections to processes that are
+    ending too. Then they abort this process in about one of 25 cases, and the exit code would be that of the abort.
+    """
+    report(kind, error, trace)
+    if issubclass(kind, Exception):
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(1)
 
 
 def end() -> None:

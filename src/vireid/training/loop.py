@@ -114,7 +114,8 @@ def train(
         steps: steps in one epoch.
         accelerator: from `accelerator_for`.
         pictures: every training picture once, as at test time. A recipe with a method `before_training(pictures)` gets
-            it before the first step, in the main process only (PECA's memory starts from these features).
+            it before the first step, one with `before_epoch(pictures)` at the start of each later epoch. Both run in
+            the main process, in evaluation mode, and may change buffers only (PECA's memory).
         resume: continue from the last checkpoint, if there is one.
         checkpoint_steps: also save after every so many steps within an epoch.
         after_epoch: called with the number of the epoch, in the main process only. The result is added to the log line.
@@ -124,8 +125,8 @@ def train(
         BadInput: a term is not finite (the sentence names it and the step; the last checkpoint is kept), the disk is
             full, the tracker cannot begin, or the checkpoint cannot be read.
     """
-    loop = _prepared(model, training, run, steps, accelerator)
-    loop.begin(pictures, resume=resume)
+    loop = _prepared(model, training, run, steps, accelerator, pictures)
+    loop.begin(resume=resume)
     with contextlib.ExitStack() as stack:
         with distributed.raise_together():
             journal = stack.enter_context(loop.journal(progress)) if accelerator.is_main_process else None
@@ -150,7 +151,7 @@ class _Loop:
         model: what the recipe built.
         objective: the model inside the wrappers of accelerate.
         optimiser: accelerate's optimiser.
-        training, run, steps, accelerator: as in `train`.
+        training, run, steps, accelerator, pictures: as in `train`.
         at: the next step.
     """
 
@@ -161,24 +162,32 @@ class _Loop:
     run: Run
     steps: int
     accelerator: Accelerator
+    pictures: Pictures | None = None
     at: _Position = field(default_factory=_Position)
 
-    def begin(self, pictures: Pictures | None, *, resume: bool) -> None:
+    def begin(self, *, resume: bool) -> None:
         """Restore the last checkpoint, or fill the recipe's memory before the first step."""
         state = None
         with distributed.raise_together():
             if self.accelerator.is_main_process and resume and self.run.checkpoint.exists():
                 state = checkpoint.load(self.run.checkpoint)
         state = distributed.broadcast_object(state)
+        if state is None:
+            self.prepare("before_training")
+            return
         with distributed.raise_together():
-            if state is not None:
-                self.restore(state)
-                return
-            if self.accelerator.is_main_process and hasattr(self.model, "before_training"):
+            self.restore(state)
+
+    def prepare(self, hook: str) -> None:
+        """Call a method of the recipe with all training pictures, if it has this method."""
+        if not hasattr(self.model, hook):
+            return
+        with distributed.raise_together():
+            if self.accelerator.is_main_process:
                 device = self.accelerator.device
                 self.model.eval()
                 with torch.no_grad():
-                    self.model.before_training(batch.to(device) for batch in (pictures or tuple)())  # type: ignore[operator]
+                    getattr(self.model, hook)(batch.to(device) for batch in (self.pictures or tuple)())
         distributed.broadcast_buffers(self.model)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -219,9 +228,12 @@ class _Loop:
         """Train to the end of the epoch, log it, and save."""
         at, began = self.at, time.monotonic()
         rates: dict[str, float] = {}
+        if at.epoch > 0 and at.step == 0:  # a run that was resumed within an epoch did this before
+            self.prepare("before_epoch")
         self.objective.train()
         for batch in distributed.synchronised(batches(at.epoch, at.step)):
-            rates = set_learning_rate(self.optimiser, self.training.schedule.factor(at.epoch, at.step, self.steps))
+            share = self.training.schedule.factor(at.epoch, at.step, self.steps, self.training.epochs)
+            rates = set_learning_rate(self.optimiser, share)
             terms = self.step(batch)
             at.step += 1
             at.sums = {name: at.sums.get(name, 0.0) + value for name, value in terms.items()}
@@ -276,7 +288,9 @@ class _Objective(nn.Module):
         return self.model.objective(batch)  # type: ignore[operator]
 
 
-def _prepared(model: nn.Module, training: Training, run: Run, steps: int, accelerator: Accelerator) -> _Loop:
+def _prepared(
+    model: nn.Module, training: Training, run: Run, steps: int, accelerator: Accelerator, pictures: Pictures | None
+) -> _Loop:
     """The loop before its first step: normalisation, seeds, optimiser and wrappers are set up."""
     device_type, rank = accelerator.device.type, accelerator.process_index
     if device_type == "cpu":
@@ -291,7 +305,7 @@ def _prepared(model: nn.Module, training: Training, run: Run, steps: int, accele
     if isinstance(objective, nn.parallel.DistributedDataParallel):
         # Buffers are equal on every process anyway: normalisation is synchronised, and memories see the whole batch.
         objective.broadcast_buffers = False
-    return _Loop(model, objective, optimiser, training, run, steps, accelerator)
+    return _Loop(model, objective, optimiser, training, run, steps, accelerator, pictures)
 
 
 def _stop_if_not_finite(terms: dict[str, float], epoch: int, step: int, run: Run) -> None:

@@ -100,6 +100,9 @@ class WarmUpSteps:
     warm_up_start: Share = 0.1
     """code of fast-reid: fraction of the full rate at the first of `warm_up_steps`."""
 
+    warm_up_at_most: Share | None = None
+    """ours: warm-up lasts for this share of all epochs and steps at most; null is no such limit."""
+
     milestones: tuple[Whole, ...] = (20, 50)
     """code of AGW: epochs, counted from 0, at which the rate is multiplied by `decay`; ascending."""
 
@@ -110,19 +113,33 @@ class WarmUpSteps:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise BadInput(f"schedule.milestones {list(self.milestones)} must ascend, so that every step can happen")
 
-    def factor(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+    def factor(self, epoch: int, step: int, steps_per_epoch: int, epochs: int | None = None) -> float:
         """The learning rate at this step, as a fraction of the full rate.
+
+        Args:
+            epoch, step: the step, both counted from 0.
+            steps_per_epoch: steps in one epoch.
+            epochs: epochs of the whole training. Only `warm_up_at_most` needs it.
+
+        Raises:
+            ValueError: `warm_up_at_most` needs `epochs`.
 
         >>> schedule = WarmUpSteps()
         >>> [round(schedule.factor(e, 0, 100), 6) for e in (0, 9, 10, 19, 20, 50)]
         [0.1, 1.0, 1.0, 1.0, 0.1, 0.01]
         """
         factor = self.decay ** sum(epoch >= milestone for milestone in self.milestones)
-        if epoch < self.warm_up_epochs:
-            factor *= (epoch + 1) / self.warm_up_epochs
+        warm_up_epochs, warm_up_steps = self.warm_up_epochs, self.warm_up_steps
+        if self.warm_up_at_most is not None:
+            if epochs is None:
+                raise ValueError("warm_up_at_most is a share of all epochs; say how many there are")
+            warm_up_epochs = min(warm_up_epochs, round(self.warm_up_at_most * epochs))
+            warm_up_steps = min(warm_up_steps, round(self.warm_up_at_most * epochs * steps_per_epoch))
+        if epoch < warm_up_epochs:
+            factor *= (epoch + 1) / warm_up_epochs
         done = epoch * steps_per_epoch + step
-        if done < self.warm_up_steps:
-            factor *= self.warm_up_start + (1 - self.warm_up_start) * done / self.warm_up_steps
+        if done < warm_up_steps:
+            factor *= self.warm_up_start + (1 - self.warm_up_start) * done / warm_up_steps
         return factor
 
 

@@ -41,6 +41,10 @@ class Training:
     schedule: WarmUpSteps
     """ours: warm-up, then a step down at each milestone; a function of epoch and step."""
 
+    with_replacement: bool = False
+    """ours: whether the pictures of a person are drawn with replacement, so that a step may hold a picture twice, as in
+    the code of AGW. Otherwise a picture is drawn twice only if a person has too few."""
+
     seed: Whole = 0
     """ours: start values, which pictures a step sees, augmentation, and what the objective draws."""
 
