@@ -18,13 +18,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo check test test-all bench docs tables clean
+.PHONY: help install demo check test test-all mutants bench docs tables clean
 
 help:
 	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
 	@echo "make test      the test suite (minutes on two cores)"
 	@echo "make check     lint, types, import direction, doctests, fast tests"
 	@echo "make test-all  the test suite with the slow tests"
+	@echo "make mutants   put small faults into the package, one at a time, and count those that the tests notice (hours)"
 	@echo "make bench     the benchmarks, as ratios against baselines measured in the same run"
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make tables    write the tables of settings into the pages, from the code"
@@ -60,6 +61,9 @@ test: install
 
 test-all: install
 	$(BIN)/python -m pytest -n 2 --durations 15
+
+mutants: install
+	$(BIN)/python tests/mutants.py
 
 bench: install
 	@for area in benchmarks/*.py; do echo "== $$area"; $(BIN)/python $$area || exit 1; done
