@@ -160,12 +160,14 @@ def _cited_table(found: Sequence[Cited]) -> str:
     from vireid.evaluation.report import SHORT
 
     header = ["", "protocol", *SHORT.values()]
-    lines = [
-        [f"{one.recipe}:{one.table} {one.method}", one.protocol, *(_cell(one.published, name) for name in SHORT)]
-        for one in found
-    ]
-    notes = [f"{one.recipe}:{one.table} {one.method}, {one.protocol}: {one.note}" for one in found if one.note]
-    return "\n".join([console.table(header, lines, left=2), *([""] if notes else []), *dict.fromkeys(notes)])
+    lines, notes = [], {}
+    for one in found:
+        who = f"{one.where} {one.method}"
+        lines.append([who, one.protocol, *(_cell(one.published, name) for name in SHORT)])
+        if one.note:
+            notes.setdefault((one.note, one.where, one.protocol), []).append(one.method)
+    told = [f"{where}, {protocol} ({', '.join(who)}): {note}" for (note, where, protocol), who in notes.items()]
+    return "\n".join([console.table(header, lines, left=2), *([""] if told else []), *told])
 
 
 def run_cost(options: argparse.Namespace) -> None:
