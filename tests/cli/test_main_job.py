@@ -115,6 +115,17 @@ def test_rows_show_missing_as_missing_and_the_command(tmp_path, capsys):
     assert command in capsys.readouterr().out
 
 
+def test_rows_show_what_the_papers_print_for_other_methods(tmp_path, capsys):
+    assert main(["rows", "wrim_net", "--cited", "--json", str(tmp_path / "cited.json")]) == 0
+    found = json.loads((tmp_path / "cited.json").read_text())
+    (deen,) = [one for one in found if (one["method"], one["protocol"]) == ("DEEN", "llcm/v2i")]
+    assert deen["published"] == {"rank1": 62.5, "map": 65.8} and all("ours" not in one for one in found)
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if "DEEN" in line and "llcm/v2i" in line and "62.50" in line]
+    assert line.split() == ["WRIM-Net", "table", "2", "DEEN", "llcm/v2i", "62.50", "–", "–", "–", "65.80", "–"]
+    assert "suspect" in printed, "cells that cannot be right have a note"
+
+
 def test_reproduce_trains_tests_and_shows_paper_beside_ours_and_goes_on_where_it_stopped(worlds, tmp_path, capsys):
     arguments = ["reproduce", "agw", "sysu-mm01/all", "--data", f"sysu-mm01:{worlds['sysu-mm01']}", "--workers", "0"]
     options = ["--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "table.json"), "--set", *SECOND]
