@@ -18,6 +18,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,7 @@ TESTS: dict[str, tuple[str | None, ...]] = {
     r"networks/.*": ("tests/networks", None, "tests/recipes", "tests/training/test_model.py"),
 }  # fmt: skip
 
+UNMARKED = "not slow and not process"
 State = Literal["killed", "survived", "timeout", "equivalent"]
 
 # --- mutants ----------------------------------------------------------------------------------------------------------
@@ -319,7 +321,7 @@ class Tree:
     def run(self, tests: list[str], seconds: float) -> tuple[State, str]:
         """Run tests until the first failure: the state and the name of the test that failed."""
         environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
-        options = ["-q", "-x", "-p", "no:cacheprovider", "--tb=no", "--no-header", "-m", "not slow and not process"]
+        options = ["-q", "-x", "-p", "no:cacheprovider", "--tb=no", "--no-header", "--timeout=200", "-m", UNMARKED]
         command = [sys.executable, "-m", "pytest", *options, *tests]
         try:
             done = subprocess.run(
@@ -330,6 +332,8 @@ class Tree:
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
         if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
             raise SystemExit(f"no tests in {' '.join(tests)}")
+        if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
+            raise SystemExit(f"somebody ended the test run of {' '.join(tests)}")
         return ("survived", "") if done.returncode == 0 else ("killed", failed[0] if failed else "an aborted test run")
 
     def judge(self, mutant: Mutant, seconds: float) -> Result:
@@ -380,9 +384,13 @@ def told(result: Result, number: int, count: int) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """The counts, and the percentage of the mutants that were seen among those that are not equivalent."""
+    """The counts, and the percentage of the mutants that were seen among those that are not equivalent.
+
+    A test run that did not end in time has shown nothing, so it counts as not seen. A single test that hangs does not
+    come to that: pytest stops it and it fails.
+    """
     counts = {state: sum(one.state == state for one in results) for state in get_args(State)}
-    seen, all_of_them = counts["killed"] + counts["timeout"], len(results) - counts["equivalent"]
+    seen, all_of_them = counts["killed"], len(results) - counts["equivalent"]
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
     return (
         f"{words}: {seen} of {all_of_them} that are not equivalent were seen, {100 * seen / max(all_of_them, 1):.1f} %"
@@ -414,7 +422,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="which mutants (default: 0)")
     parser.add_argument("--only", default="", metavar="PATH", help="only files that begin so: losses, recipes/agw.py")
     parser.add_argument("--processes", type=int, default=2, help="mutants at a time (default: 2)")
-    parser.add_argument("--seconds", type=float, default=600, help="limit of one test run (default: 600)")
+    parser.add_argument("--seconds", type=float, default=1800, help="limit of one test run (default: 1800)")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="a line for each result; what was killed there is not run again"
     )

@@ -227,6 +227,14 @@ def test_warnings_say_what_moves_the_numbers(pictures):
     )
 
 
+@pytest.mark.parametrize(("valid", "shown"), [(7, "7 of 9"), (9, "9")])
+def test_a_table_says_how_many_queries_count(valid, shown):
+    numbers = dict.fromkeys(METRICS, 50.0)
+    report = Report("regdb/v2i", **numbers, trials=({},), std=numbers, valid_queries=valid, queries=9, gallery=11)
+    head, line = table(report).splitlines()
+    assert line[head.index("chance R1") + len("chance R1") :].split() == [*shown.split(), "11", "1"]
+
+
 def test_tables_warn_across_conventions(pictures):
     names = ["llcm/v2i", "llcm/v2i@swapped", "llcm/i2v", "sysu-mm01/all/single", "sysu-mm01/all/single@agw"]
     reports = [score(**pictures, protocol=name) for name in names]
