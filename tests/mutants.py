@@ -174,7 +174,7 @@ class Python:
             between = self.text[self.place(first)[1] : self.place(second)[0]].decode()
             new = self.source(second) + between + self.source(first)
             # Arguments of different kinds would only raise an exception, and these functions are symmetric.
-            symmetric = self.source(node.func).rpartition(".")[2] in ("min", "max", "minimum", "maximum")
+            symmetric = self.source(node.func).rpartition(".")[2] in ("min", "max", "minimum", "maximum", "transpose")
             if type(first) is type(second) and self.source(first) != self.source(second) and not symmetric:
                 self.add("swapped arguments", self.place(first)[0], self.place(second)[1], new)
 

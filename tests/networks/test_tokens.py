@@ -1,7 +1,9 @@
-"""Which of its two computations attention uses. That both give the same is in tests/recipes/test_wrim_net_miim.py."""
+"""Attention: its formula, and which of two computations is used."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +12,18 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from vireid.networks.tokens import FEW_KEYS, attend
+
+
+@pytest.mark.parametrize("path", ["fused", "plain"])
+def test_attention_is_its_formula_on_both_paths(path):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, *shape, generator=generator) for shape in ((5, 4), (7, 4), (7, 6)))
+    found = attend(query, key, value, path=path)
+    assert found.shape == (2, 3, 5, 6)
+    for b, h, q in itertools.product(range(2), range(3), range(5)):
+        weights = [math.exp(float(query[b, h, q] @ key[b, h, k]) / math.sqrt(4)) for k in range(7)]
+        expected = sum(weight * value[b, h, k] for k, weight in enumerate(weights)) / sum(weights)
+        torch.testing.assert_close(found[b, h, q], expected)
 
 
 class Called(TorchFunctionMode):
