@@ -41,8 +41,8 @@ def run(runs, worlds, tmp_path):
 
 def test_a_run_is_found_by_what_it_says_and_not_by_its_name(asked, run, worlds, tmp_path):
     assert asked.fits(run)
-    path, measured = asked.found([run], tmp_path / "runs")
-    assert path == run.path and measured is not None
+    found, measured = asked.done([run])
+    assert found is run and asked.place([run], tmp_path / "runs") == run.path
     assert [one.report.protocol for one in measured] == list(PROTOCOLS)
     for other in (
         training(f"sysu-mm01:{worlds['sysu-mm01']}", "seed=1"),
@@ -50,8 +50,8 @@ def test_a_run_is_found_by_what_it_says_and_not_by_its_name(asked, run, worlds, 
         training(f"llcm:{worlds['llcm']}"),
     ):
         assert not other.fits(run)
-        path, measured = other.found([run], tmp_path / "runs")
-        assert path == other.directory(tmp_path / "runs") != run.path and measured is None
+        assert other.done([run]) is None
+        assert other.place([run], tmp_path / "runs") == other.directory(tmp_path / "runs") != run.path
 
 
 def test_pictures_decide(asked, run, tmp_path):
@@ -96,10 +96,10 @@ def test_a_run_that_was_validated_is_used_when_finished_but_not_continued(worlds
     run = train(validated)
     asked = training(data, protocols=PROTOCOLS[:1])
     assert asked.fits(run)
-    assert asked.found([run], tmp_path) == (asked.directory(tmp_path), None)
+    assert asked.done([run]) is None and asked.place([run], tmp_path) == asked.directory(tmp_path)
     test(TestOptions(directory, data, protocols=PROTOCOLS[:1], workers=0))
-    path, measured = asked.found([open_run(directory)], tmp_path)
-    assert path == directory and measured is not None
+    found, measured = asked.done([open_run(directory)])
+    assert found.path == directory and [one.report.protocol for one in measured] == list(PROTOCOLS[:1])
 
 
 def test_equal_trainings_are_one_with_all_protocols(asked):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vireid.experiments.rows import Comparison
     from vireid.training.configuration import Field
 
-
 RUNS = Path("runs")  # where runs are, unless --runs says otherwise
 
 

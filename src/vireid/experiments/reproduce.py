@@ -213,17 +213,13 @@ def carry_out(trainings: Sequence[Training], asked: ReproduceOptions, progress: 
     If one fails, the others are still carried out. A traceback is shown if the mistake is not the user's.
     """
     runs = list(runs_below(asked.runs, progress.say))
-    places = {one.key: one.found(runs, asked.runs) for one in trainings}
-    outcome = Outcome({}, {})
-    for key, (directory, measured) in places.items():
-        if measured is not None:
-            outcome.done[key] = next(run for run in runs if run.path == directory), measured
+    outcome = Outcome({one.key: found for one in trainings if (found := one.done(runs))}, {})
     waiting = [one for one in trainings if one.key not in outcome.done]
     progress.say(f"{asked.recipe}: {_counted(len(trainings), 'training')}, {len(outcome.done)} there already")
     how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
     began = time.monotonic()
     for place, one in enumerate(waiting, start=1):
-        directory, _ = places[one.key]
+        directory = one.place(runs, asked.runs)
         progress.say(f"training {place} of {len(waiting)}: {_title(one)} → {directory}")
         try:
             outcome.done[one.key] = one.carry_out(directory, how, progress)

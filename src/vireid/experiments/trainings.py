@@ -145,17 +145,18 @@ class Training:
         there = read_run(usual)
         return usual if there is None or self.fits(there) else usual.with_name(f"{usual.name}-{self.pictures.trained}")
 
-    def found(self, runs: Iterable[Run], below: Path) -> tuple[Path, list[Measurement] | None]:
-        """The run of this training: its directory, and its measurements if all of them are there.
+    def done(self, runs: Iterable[Run]) -> tuple[Run, list[Measurement]] | None:
+        """The first run of this training that was measured by all protocols, with its measurements, or None."""
+        fitting = ((run, self.measured(run)) for run in runs if self.fits(run))
+        return next(((run, measured) for run, measured in fitting if measured is not None), None)
+
+    def place(self, runs: Iterable[Run], below: Path) -> Path:
+        """Where this training goes on, or begins.
 
         A run that was validated is not continued, because `--resume` would need the same options.
         """
-        fitting = [(run, self.measured(run)) for run in runs if self.fits(run)]
-        for run, done in fitting:
-            if done is not None:
-                return run.path, done
-        begun = [run.path for run, _ in fitting if run.facts.validation is None]
-        return (begun[0] if begun else self.directory(below)), None
+        begun = (run.path for run in runs if self.fits(run) and run.facts.validation is None)
+        return next(begun, None) or self.directory(below)
 
     def carry_out(self, directory: Path, how: Mapping[str, Any], progress: Progress) -> tuple[Run, list[Measurement]]:
         """Train, or go on where the run stopped, and test.

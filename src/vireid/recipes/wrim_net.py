@@ -232,8 +232,10 @@ class KeyInstance:
 
 
 def key_instance_contrast(
-    features: Tensor, identity: Tensor, modality: Tensor, *, generator: Generator | None = None, **choices: Any
-) -> Tensor:
+    features: Tensor, identity: Tensor, modality: Tensor, *, top_k: int = KeyInstance.top_k,
+    temperature: float = KeyInstance.temperature, reduction: Literal["mean", "sum"] = KeyInstance.reduction,
+    selection: Literal["hardest", "random"] = KeyInstance.selection, generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Cross-modality key-instance contrast (CMKIC): equations 5 and 6, and equation 1 of the supplement.
 
     z are the features at length one. P(i) are the `top_k` samples of the anchor's identity and the other modality that
@@ -249,28 +251,28 @@ def key_instance_contrast(
     Args:
         features: B×D, of any length.
         identity, modality: B int64 each; modalities are values of `Modality`.
+        top_k, temperature, reduction, selection: see `KeyInstance`. A value that it does not allow raises BadInput.
         generator: for random selection; by default torch's global one.
-        choices: `top_k`, `temperature`, `reduction` and `selection` of `KeyInstance`, with the same defaults. A value
-            that it does not allow raises BadInput.
     """
-    how, z = KeyInstance(**choices), unit(features)
-    scores = similarity(z, z) / how.temperature
+    KeyInstance(top_k=top_k, temperature=temperature, reduction=reduction, selection=selection)  # checks the values
+    z = unit(features)
+    scores = similarity(z, z) / temperature
     visible, infrared = modality == Modality.VISIBLE, modality == Modality.INFRARED
     across = (visible[:, None] & infrared[None, :]) | (infrared[:, None] & visible[None, :])
     positive, negative = (across & pairs for pairs in same_identity(identity))
-    if how.selection == "hardest":
+    if selection == "hardest":
         order = scores.detach()
     else:
         device = generator.device if generator is not None else scores.device
         order = torch.rand(scores.shape, generator=generator, device=device).to(scores.device)
-    chosen = order.masked_fill(~positive, float("inf")).topk(min(how.top_k, len(z)), dim=1, largest=False).indices
+    chosen = order.masked_fill(~positive, float("inf")).topk(min(top_k, len(z)), dim=1, largest=False).indices
     is_positive, keys = positive.gather(1, chosen), scores.gather(1, chosen)
     # The lowest finite number instead of -inf: an anchor without pairs would become NaN, and so would its gradient.
     lowest = torch.finfo(scores.dtype).min
     among = torch.cat((scores.masked_fill(~negative, lowest), keys.masked_fill(~is_positive, lowest)), 1)
     losses = among.logsumexp(1) - (keys * is_positive).sum(1) / is_positive.sum(1).clamp(min=1)
     directions = [anchors & positive.any(1) for anchors in (visible, infrared)]
-    if how.reduction == "sum":
+    if reduction == "sum":
         return torch.stack([losses.masked_fill(~anchors, 0.0).sum() for anchors in directions]).mean()
     return torch.stack([mean_over(anchors, losses) for anchors in directions]).mean()
 
@@ -475,15 +477,10 @@ class Config:
     """WRIM-Net's settings on LLCM, the data set of its ablations. "fast-reid" is its framework."""
 
     training: Training = Training(
-        epochs=140,
-        size=Size(384, 144),
-        identities_per_batch=8,
-        visible_per_identity=8,
-        infrared_per_identity=8,
-        epoch_length="fastreid",
-        optimiser=Adam(lr=3.5e-4, trunk_factor=1.0, weight_decay=5e-4),
+        epochs=140, size=Size(384, 144), identities_per_batch=8, visible_per_identity=8, infrared_per_identity=8,
+        epoch_length="fastreid", optimiser=Adam(lr=3.5e-4, trunk_factor=1.0, weight_decay=5e-4),
         schedule=WarmUpSteps(warm_up_epochs=0, warm_up_steps=2000, warm_up_at_most=0.1, milestones=(80, 120)),
-    )
+    )  # fmt: skip
     """
     epochs: supplement B: as printed.
     size: supplement B: height×width in pixels; 256x144 on RegDB.
