@@ -17,7 +17,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LINES_OF_A_FUNCTION = 60
 LINES_OF_A_FILE = 550
-LINES_OF_THE_COMMAND_LINE = 900
+LINES_OF_A_VERB_GROUP = 220
+LINES_OF_A_VERB = 45
 PARAMETERS = 8
 KERNELS = {"njit", "jit", "vectorize", "guvectorize", "compiled"}  # `compiled`: vireid.evaluation.counting
 NO_SUBJECT = {"utils", "util", "common", "helpers", "helper", "misc"}
@@ -83,8 +84,14 @@ def test_a_recipe_is_one_short_file(recipe):
 
 
 def test_the_command_line_is_thin():
-    found = {name(file): lines(file) for file in (SOURCE / "cli").glob("*.py")}
-    assert sum(found.values()) < LINES_OF_THE_COMMAND_LINE, found
+    """The work is done in `experiments`, so a file of verbs and each of their functions stay short."""
+    files = sorted((SOURCE / "cli").glob("*.py"))
+    assert files
+    long = {name(file): lines(file) for file in files if lines(file) > LINES_OF_A_VERB_GROUP}
+    for file in files:
+        found = {where: length(one) for where, one in functions(file) if one.name != "register"}
+        long |= {where: many for where, many in found.items() if many > LINES_OF_A_VERB}
+    assert not long, long
 
 
 @pytest.mark.parametrize("room", ["experiments", "cli"])
