@@ -49,6 +49,9 @@ MARK = "GENERATED.json"  # `datasets.generated` looks for this file
 CHUNK = 24  # pictures that a worker renders at a time
 QUALITY = 90  # of JPEG files
 
+# The people of these worlds trained the weights of `weights=world` (studies/pretrain.py). No data set may contain them.
+PRETRAINING_SEEDS = range(900_000_000, 900_001_000)
+
 
 @settings
 class World:
@@ -233,8 +236,14 @@ def write_world(
         The counts of `layout.Plan.summary`, with `root`, `size` and `seed`.
 
     Raises:
-        BadInput: the folder is not empty or cannot be written, the size or `workers` is too small, or `plan` raises it.
+        BadInput: the folder is not empty or cannot be written, the size or `workers` is too small, the seed is reserved,
+            or `plan` raises it.
     """
+    if world.seed in PRETRAINING_SEEDS:
+        raise BadInput(
+            f"seeds {PRETRAINING_SEEDS.start} to {PRETRAINING_SEEDS.stop - 1} are reserved: their people trained the "
+            "weights of weights=world"
+        )
     root, size = Path(root), Size(*size)
     chosen = plan(world, layout, pictures=pictures, published_counts=published_counts)
     if min(size) < 8:
