@@ -261,9 +261,9 @@ def test_branches_are_what_the_equations_say_and_reachable_by_name():
     network.eval()
     maps = network.maps(batch.images, batch.modality)
     assert list(maps) == ["stem", "stage1", "stage2", "stage3", "stage4", "fusion"]
-    assert maps["fusion"].shape == (8, 768, 24, 12)
+    assert maps["fusion"].shape == (8, 96, 24, 12)  # 3 × 256 × 256 / 2,048
     branches = network.branches(maps)
-    assert {name: x.shape[1] for name, x in branches.items()} == {"global": 256, "fusion": 768, "joint": 1024}
+    assert {name: x.shape[1] for name, x in branches.items()} == {"global": 256, "fusion": 96, "joint": 352}
     assert torch.equal(branches["joint"], torch.cat((branches["global"], branches["fusion"]), 1))
     assert torch.allclose(branches["fusion"], GeM()(maps["fusion"]))
     assert torch.allclose(branches["global"], GeM()(maps["stage4"]))

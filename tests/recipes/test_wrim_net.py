@@ -253,7 +253,7 @@ def test_the_head_is_equation_4():
 def test_the_head_has_the_widths_of_the_settings():
     head = built(replace(SMALL, contrast=KeyInstance(hidden=48, width=24))).head
     assert head(torch.randn(4, 256)).shape == (4, 24)
-    assert [tuple(p.shape) for p in head.parameters()] == [(48, 256), (48,), (48,), (24, 48), (24,)]
+    assert [tuple(p.shape) for p in head.parameters()] == [(6, 256), (6,), (6,), (24, 6), (24,)]  # 48 × 256 / 2,048
     with torch.device("meta"):
         printed = wrim_net.build(PAPER, 2).head
     shapes = [tuple(p.shape) for p in printed.parameters()]

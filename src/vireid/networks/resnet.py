@@ -58,6 +58,29 @@ def trunk_named(name: str) -> Trunk:
     return TRUNKS[name]
 
 
+def scaled(width: int, trunk: str) -> int:
+    """A width that a paper states for ResNet-50, in proportion to the last stage of another trunk.
+
+    The feature of `tiny` has 256 dimensions instead of 2,048. Layers beside it with the widths of a paper would be eight
+    times as wide, in proportion, as in the paper. This is the one place for this rule; recipes apply it to the widths
+    that papers state as a number.
+
+    Args:
+        width: channels for ResNet-50, 1 or more.
+        trunk: a name in `TRUNKS`.
+
+    Returns:
+        round(width × channels of the last stage / 2,048), at least 1.
+
+    Raises:
+        BadInput: `trunk` is unknown.
+
+    >>> [scaled(256, trunk) for trunk in ("resnet50", "resnet18", "tiny")]
+    [256, 64, 32]
+    """
+    return max(1, round(width * trunk_named(trunk).channels[-1] / TRUNKS["resnet50"].channels[-1]))
+
+
 class Stem(nn.Module):
     """7×7 convolution, batch normalisation, ReLU and 3×3 max-pooling, with a total stride of 4.
 

@@ -33,7 +33,7 @@ from vireid.losses.triplet import weighted_regularised_triplet
 from vireid.networks.heads import BNNeck, Classifier
 from vireid.networks.per_modality import PerModality
 from vireid.networks.pooling import GeM
-from vireid.networks.resnet import Stages, Stem, trunk_named
+from vireid.networks.resnet import Stages, Stem, scaled, trunk_named
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
 from vireid.training.optim import SGD, WarmUpSteps
@@ -116,7 +116,7 @@ class Fusion:
     stages: tuple[Literal[1, 2, 3, 4], ...] = (1, 2, 3)
     """paper, section 3.3: stages that give a map, ascending; table 2 has other choices."""
     width: Count = 256
-    """paper, section 3.3: channels that each map is reduced to."""
+    """paper, section 3.3: channels that each map is reduced to, for ResNet-50; in proportion on another trunk."""
     weights: Weights = "asff"
     """not stated: what the weights α, β and γ are. `asff`: they are predicted from the maps, with a softmax over the
     maps, as in ASFF, which the paper takes the idea from. `param`: free matrices that all pictures share, the other
@@ -446,7 +446,8 @@ def _fusion(fusion: Fusion, trunk: str, size: Size) -> AdaptiveFusion:
     return AdaptiveFusion(
         {f"stage{stage}": channels[stage - 1] for stage in fusion.stages},
         grid=(-(-size.height // stride), -(-size.width // stride)),
-        **all_but(fusion, "stages", "full_rate"),
+        width=scaled(fusion.width, trunk),
+        **all_but(fusion, "stages", "width", "full_rate"),
     )
 
 

@@ -37,7 +37,7 @@ from vireid.losses.triplet import batch_hard_triplet, squared_difference_triplet
 from vireid.networks.encoder import Encoder
 from vireid.networks.heads import Classifier
 from vireid.networks.normalisation import Statistics, normalising_by
-from vireid.networks.resnet import Stages
+from vireid.networks.resnet import Stages, scaled
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
 from vireid.training.optim import SGD, WarmUpSteps
@@ -54,7 +54,8 @@ class GSL:
     """Global-local similarity learning."""
 
     hidden: Count = 512
-    """not stated: width between the two layers of an MLP; 512 as in the predictor of SimSiam, which the paper cites."""
+    """not stated: width between the two layers of an MLP, for ResNet-50; in proportion on another trunk. A quarter of
+    the feature, as in the predictor of SimSiam, which the paper cites."""
     input: Literal["bn", "pool"] = "bn"
     """not stated: the feature that MLPs take and parts give: `bn`, after the neck as in the other losses, or `pool`."""
     statistics: Statistics = "batch_stats_no_update"
@@ -358,7 +359,8 @@ class PECA(nn.Module):
         self.classifier = Classifier(width, identities)
         self.projections = None
         if config.gsl:
-            self.projections = LocalProjections(width, hidden=config.gsl.hidden, between=config.gsl.between)
+            hidden = scaled(config.gsl.hidden, config.training.trunk)
+            self.projections = LocalProjections(width, hidden=hidden, between=config.gsl.between)
         self.memory = None
         if config.modality:
             modalities = 3 if config.ical and config.ical.in_mod else 2

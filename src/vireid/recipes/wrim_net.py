@@ -38,7 +38,7 @@ from vireid.networks.heads import BNNeck, Classifier
 from vireid.networks.parts import Parts
 from vireid.networks.per_modality import PerModality
 from vireid.networks.pooling import AveragePool
-from vireid.networks.resnet import Stages, Stem
+from vireid.networks.resnet import Stages, Stem, scaled
 from vireid.networks.tokens import attend, place, window_centres
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
@@ -217,13 +217,14 @@ class KeyInstance:
     """paper, section 3.2: the positives are those least similar to the anchor. `random` is the other selection of table
     10, and with top_k=1 the "common contrastive loss (randomly selecting one positive sample)" of table 5."""
     hidden: Count = 2048
-    """not stated: width between the two layers of the MLP head; as in MoCo v2, which the paper cites."""
+    """not stated: width between the two layers of the MLP head, for ResNet-50; in proportion on another trunk. As in
+    MoCo v2, which the paper cites: as wide as the feature."""
     width: Count = 128
     """not stated: width of the output of the MLP head; as in MoCo v2."""
 
-    def head(self, channels: int) -> nn.Module:
-        """The MLP head for features with so many channels."""
-        return projection_head(channels, hidden=self.hidden, width=self.width)
+    def head(self, channels: int, trunk: str) -> nn.Module:
+        """The MLP head for features of a trunk with so many channels."""
+        return projection_head(channels, hidden=scaled(self.hidden, trunk), width=self.width)
 
     def loss(self, z: Tensor, identity: Tensor, modality: Tensor, *, generator: Generator) -> Tensor:
         """CMKIC of the output of the head. Every field that is not about weight or head is passed on."""
@@ -286,7 +287,7 @@ class BatchHardTriplet:
     margin: NonNegative = 0.3
     """not stated: as for the other triplet loss, where supplement B gives it."""
 
-    def head(self, channels: int) -> nn.Module:
+    def head(self, channels: int, trunk: str) -> nn.Module:
         """No head."""
         return nn.Identity()
 
@@ -366,7 +367,7 @@ class WRIMNet(nn.Module):
         self.pool = AveragePool()
         self.parts = Parts(config.parts) if config.parts else None
         self.auxiliary_parts = Parts(auxiliary.parts) if auxiliary and auxiliary.parts else None
-        self.head = config.contrast.head(last) if config.contrast else None
+        self.head = config.contrast.head(last, trunk) if config.contrast else None
 
     def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
         """The stem and the stages, which ImageNet weights are loaded into."""
