@@ -20,10 +20,13 @@ Frame = tuple[np.ndarray, np.ndarray]  # 3×3 from world to frame, and the origi
 
 
 class Figure:
-    """Collects the parts and surfaces of a scene. `tables` returns them for the ray caster."""
+    """Collects the parts and surfaces of a scene. `tables` returns them for the ray caster.
 
-    def __init__(self, *, infrared: bool) -> None:
-        self.infrared = infrared
+    `face` is the contrast of eyes and mouth, 0 to 1.
+    """
+
+    def __init__(self, *, infrared: bool, face: float = 1.0) -> None:
+        self.infrared, self.face = infrared, face
         self._parts: list[np.ndarray] = []
         self._surfaces: list[np.ndarray] = []
 
@@ -49,7 +52,7 @@ class Figure:
         entry[at.INNER : at.INNER + 3] = (inner or material).seen(self.infrared)
         entry[at.PATTERN] = PATTERNS.index(pattern.kind) if number is None else number
         entry[at.PERIOD : at.CONTRAST] = pattern.period, pattern.duty, pattern.phase
-        entry[at.CONTRAST] = 1.0 if number is not None else pattern.infrared if self.infrared else pattern.visible
+        entry[at.CONTRAST] = self.face if number is not None else pattern.infrared if self.infrared else pattern.visible
         entry[at.FOLD], entry[at.FOLD_PHASE] = fold, 6.0 * material.infrared + 3.0 * len(self._surfaces)
         entry[at.OPENING], entry[at.SHINE], entry[at.STRIPE], entry[at.HEM] = opening, shine, stripe, hem
         if figure is not None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,7 @@ from vireid.data.settings import Count, Share, Whole, settings
 from vireid.data.size import Size
 from vireid.data.stored import write_text
 from vireid.synthesis import layout as layouts
+from vireid.synthesis import thermal
 from vireid.synthesis.camera import Place, Sensor, develop, draw_place, draw_sensor, draw_view, metering, setting
 from vireid.synthesis.figure import Figure, add_person, as_stranger
 from vireid.synthesis.garment import Material, Strengths, draw_outfit
@@ -89,6 +91,10 @@ class World:
 
     occlusion: Share | None = None
     """ours: how often a person is occluded or cut off."""
+
+    infrared: Literal["near", "thermal"] | None = None
+    """ours: the kind of infrared camera. `near` lights the scene with a lamp of its own, as in SYSU-MM01 and LLCM;
+    `thermal` sees heat, as in RegDB. null follows the layout that is written, and is `near` without one."""
 
     def strengths(self) -> Strengths:
         """The strength of every factor. Factors that are None get their value from the difficulty."""
@@ -161,27 +167,39 @@ def render_person(
     infrared = modality == Modality.INFRARED
     who, strengths = person(world, identity), world.strengths()
     place, sensor = _camera(world, camera, infrared)
+    gap = strengths.sensor_gap
+    heat = thermal.share(gap) if infrared and world.infrared == "thermal" else 0.0
+    if heat:
+        who, sensor = thermal.warmed(who, heat), thermal.thermal_sensor(sensor, heat)
     rng = world.stream(MOMENT_STREAM, int(modality), camera, identity, moment)
     view = draw_view(rng, place, strengths.nuisance, strengths.occlusion)
     bones = skeleton(who.body, draw_pose(rng, who.body, strengths.nuisance))
-    figure = Figure(infrared=infrared)
+    figure = Figure(infrared=infrared, face=1.0 - heat * (1.0 - thermal.FACE_CONTRAST))
     add_person(figure, who, bones)
-    _add_occluders(figure, rng, strengths)
-    numbers = setting(place, sensor, view, bones.points(), strengths.sensor_gap)
+    _add_occluders(figure, rng, strengths, heat=heat)
+    numbers = setting(place, sensor, view, bones.points(), gap)
+    gain = metering(numbers)
+    if heat:
+        thermal.glow(numbers, heat)
+        gain = thermal.gain(view, heat, gain)
     light = render(*figure.tables(), numbers, int(size[0]), int(size[1]))
-    return develop(light, sensor, view, rng, gain=metering(numbers))
+    return develop(light, sensor, view, rng, gain=gain)
 
 
-def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strengths) -> None:
-    """Sometimes add another person at the edge, or a post, a bin or a bench in front of the person."""
+def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strengths, *, heat: float) -> None:
+    """Sometimes add another person at the edge, or a post, a bin or a bench in front of the person.
+
+    `heat` is how far they are seen by their temperature, 0 to 1.
+    """
     passer, side, ahead, thing, x, tall, wide, bright, shine = rng.random(9)
     if passer < 0.4 * strengths.occlusion:
         body, look = draw_body(rng), draw_outfit(rng, strengths)
-        stranger = Person(body, draw_hair(rng, strengths), draw_skin(rng, strengths), look)
+        stranger = thermal.warmed(Person(body, draw_hair(rng, strengths), draw_skin(rng, strengths), look), heat)
         at = ((0.52 + 0.22 * ahead) * (1 if side < 0.5 else -1), 1.1 * (ahead - 0.7))
         add_person(figure, as_stranger(stranger), skeleton(body, draw_pose(rng, body, 1.0), place=at))
     if thing < 0.32 * strengths.occlusion:
-        surface = figure.surface(Material((0.5 * bright, 0.45 * bright, 0.4 * bright), 0.1 + 0.5 * shine))
+        shown = (1.0 - heat) * (0.1 + 0.5 * shine) + heat * (0.08 + 0.08 * shine)
+        surface = figure.surface(Material((0.5 * bright, 0.45 * bright, 0.4 * bright), shown))
         sideways = np.array([1.0, 0.0, 0.0])
         middle = np.array([0.7 * (x - 0.5), 0.0, 0.75])
         if tall < 0.4:
@@ -236,8 +254,8 @@ def write_world(
         The counts of `layout.Plan.summary`, with `root`, `size` and `seed`.
 
     Raises:
-        BadInput: the folder is not empty or cannot be written, the size or `workers` is too small, the seed is reserved,
-            or `plan` raises it.
+        BadInput: the folder is not empty or cannot be written, the size or `workers` is too small, the seed is
+            reserved, or `plan` raises it.
     """
     if world.seed in PRETRAINING_SEEDS:
         raise BadInput(
@@ -250,7 +268,8 @@ def write_world(
         raise BadInput(f"size {size} is too small for a picture of a person; at least 8x8")
     if workers is not None and workers < 1:
         raise BadInput(f"workers is {workers}; it must be at least 1")
-    peopled = replace(world, identities=chosen.identities)
+    usual = "thermal" if layout == "regdb" else "near"
+    peopled = replace(world, identities=chosen.identities, infrared=world.infrared or usual)
     mark = _mark(peopled, layout, size)
     _check_free(root, begun := f"{mark}{len(chosen.pictures)} pictures, published counts: {published_counts}\n")
     chunks = [
