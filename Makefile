@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 READY := $(VENV)/.ready
 
 # On Linux, PyPI's plain torch is a CUDA build of several gigabytes. A machine without an NVIDIA driver gets the CPU
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo check test test-all mutants bench docs tables clean
+.PHONY: help install demo check test test-all mutants pretrain study bench docs tables clean
 
 help:
 	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
@@ -26,6 +27,8 @@ help:
 	@echo "make check     lint, types, import direction, doctests, fast tests"
 	@echo "make test-all  the test suite with the slow tests"
 	@echo "make mutants   put small faults into the package, one at a time, and count those that the tests notice (hours)"
+	@echo "make pretrain  train the small trunk of weights=world again, into pretrain/ (most of an hour on two cores)"
+	@echo "make study     train and test what docs/results/study lacks, and write the tables (hours)"
 	@echo "make bench     the benchmarks, as ratios against baselines measured in the same run"
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make tables    write the tables of settings into the pages, from the code"
@@ -64,6 +67,13 @@ test-all: install
 
 mutants: install
 	$(BIN)/python tests/mutants.py
+
+pretrain: install
+	$(BIN)/python studies/pretrain.py --out pretrain
+
+study: install
+	$(BIN)/python studies/study.py run --jobs $(JOBS)
+	$(BIN)/python studies/results.py
 
 bench: install
 	@for area in benchmarks/*.py; do echo "== $$area"; $(BIN)/python $$area || exit 1; done

@@ -29,8 +29,13 @@ NOTHING = "–"
 
 def pages() -> dict[str, Callable[[], str]]:
     """Page, as a path below the root, to the function that makes the table on it."""
-    papers = {f"docs/papers/{name}.md": functools.partial(recipe_table, name) for name in recipes()}
+    papers = {f"docs/papers/{name}.md": functools.partial(recipe_table, name) for name in with_a_page()}
     return {SHARED: shared_table} | papers
+
+
+def with_a_page() -> list[str]:
+    """The recipes that have a page: those with printed numbers in their rows."""
+    return [name for name in recipes() if any(row.published for row in recipe(name).ROWS.values())]
 
 
 def recipe_table(name: str) -> str:

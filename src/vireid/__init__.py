@@ -5,6 +5,7 @@
     vireid.train("agw", data="sysu-mm01:worlds/x", run="runs/agw", set={"epochs": 2})
     reports = vireid.test("runs/agw", data="sysu-mm01:worlds/x", protocols=["sysu-mm01/all/single"])
     features = vireid.load("runs/agw").embed(["query.jpg"], modality="infrared")
+    found = vireid.embed("runs/agw", "pictures", modality="visible", out="features.npz")
     report = vireid.score(features, identity, camera, modality, protocol="sysu-mm01/all/single")
 
 Losses and blocks are imported from their rooms, for example `vireid.losses.triplet` and `vireid.networks.pooling`.
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "BadInput",
+    "Embedded",
     "Modality",
     "Model",
     "Records",
     "Report",
     "Run",
+    "embed",
     "load",
+    "plugin",
     "recipes",
     "records",
     "reproduce",
@@ -35,25 +39,29 @@ if TYPE_CHECKING:
     from vireid.data.errors import BadInput
     from vireid.data.modality import Modality
     from vireid.data.records import Records
-    from vireid.datasets import read as records
     from vireid.evaluation.report import Report
     from vireid.evaluation.scoring import score
-    from vireid.experiments.python import reproduce, test, train
+    from vireid.experiments.embed import Embedded
+    from vireid.experiments.python import embed, records, reproduce, test, train
     from vireid.model import Model, load
+    from vireid.plugins import plugin
     from vireid.training.run import Run
 
 # Name → (module, name there). Each is imported when first used, so `import vireid` is fast: `load` imports torch, and
 # `score` imports numba.
 _HOMES = {
     "BadInput": ("vireid.data.errors", "BadInput"),
+    "Embedded": ("vireid.experiments.embed", "Embedded"),
     "Modality": ("vireid.data.modality", "Modality"),
     "Model": ("vireid.model", "Model"),
     "Records": ("vireid.data.records", "Records"),
     "Report": ("vireid.evaluation.report", "Report"),
     "Run": ("vireid.training.run", "Run"),
+    "embed": ("vireid.experiments.python", "embed"),
     "load": ("vireid.model", "load"),
+    "plugin": ("vireid.plugins", "plugin"),
     "recipes": ("vireid.recipes", None),  # the room itself, which can be called for the names in it
-    "records": ("vireid.datasets", "read"),
+    "records": ("vireid.experiments.python", "records"),
     "reproduce": ("vireid.experiments.python", "reproduce"),
     "score": ("vireid.evaluation.scoring", "score"),
     "test": ("vireid.experiments.python", "test"),

@@ -29,8 +29,30 @@ MATRIX = {
     "an unknown trunk": ([*TRAIN, "--set", "trunk=vgg"], ["'trunk'", "resnet50"]),
     "half precision without a GPU": ([*TRAIN, "--set", *SECOND, "precision=fp16"], ["fp16", "GPU"]),
     "weights that are not there": ([*TRAIN, "--set", *SECOND, "weights=no.pth"], ["no.pth", "imagenet"]),
+    "weights of a directory without a run": ([*TRAIN, "--set", *SECOND, f"weights={EMPTY}"], [EMPTY, "run.json"]),
+    "weights of a run that is broken": ([*TRAIN, "--set", *SECOND, f"weights={BROKEN}"], ["last.pt", "not a vireid"]),
+    "weights of a best epoch that there is not": ([*TRAIN, "--set", *SECOND, f"weights={RUN}/best.pt"], ["best.pt"]),
+    "weights of a run with other parts": (
+        [*TRAIN, "--set", *SECOND, f"weights={RUN}", "non_local=null"], ["non_local=half instead of null"],
+    ),
     "weights that are text": ([*TRAIN, "--set", *SECOND, f"weights={TEXT}"], ["not a"]),
     "ImageNet weights for the tiny trunk": ([*TRAIN, "--set", *SECOND, "weights=imagenet"], ["'tiny'", "none"]),
+    "a file of settings that is not there": ([*TRAIN, "--config", "no.yaml"], ["no.yaml", "No such file"]),
+    "a file of settings that is none": ([*TRAIN, "--config", TEXT], [TEXT, "FIELD: VALUE", "--yaml"]),
+    "a value that is empty": ([*TRAIN, "--set", "gradient_clip="], ["'gradient_clip='", "no value", "null"]),
+    "nothing to go on with": (["train", "--resume", "--run", EMPTY], ["RECIPE", EMPTY, "no run"]),
+    "an extension without a run": ([*TRAIN, "--extend", "epochs=9"], ["--extend", "--resume"]),
+    "an extension of something else": (
+        ["train", "--resume", "--run", RUN, "--extend", "seed=3"], ["'seed=3'", "only epochs=N"],
+    ),
+    "an extension to fewer epochs": (
+        ["train", "--resume", "--run", RUN, "--extend", "epochs=1"], ["2 epochs already", "larger"],
+    ),
+    "the plan of a training as a file": ([*TRAIN, "--json", "plan.json"], ["--json needs --dry-run"]),
+    "help on an unknown recipe": (["train", "--help", "awg"], ["unknown recipe 'awg'", "agw"]),
+    "a shift out of the picture": (
+        [*TRAIN, "--set", *SECOND, "crop.padding=99"], ["crop.padding is 99", "64x32", "0 to 31"],
+    ),
     "more identities than there are": (
         [*TRAIN, "--set", *SECOND, "identities_per_batch=99"], ["99", "identities"],
     ),
@@ -55,6 +77,16 @@ MATRIX = {
     "a protocol of another layout": (
         ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--protocol", "regdb/v2i"], ["regdb", "sysu-mm01"],
     ),
+    "a plug-in that is not there": (["rows", "--plugin", "no_recipe.py"], ["plug-in no_recipe.py", "No such file"]),
+    "a plug-in that is no Python file": (["rows", "--plugin", TEXT], ["text.pth", "my_recipe.py"]),
+    "a plug-in without a name": (["rows", "--plugin"], ["--plugin", "expected one argument"]),
+    "an augmentation that there is not": (["train", "agw+fog", *TRAIN[2:]], ["unknown augmentation 'fog'", "(none)"]),
+    "lists that are not there": (
+        ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--protocol", "lists:no.yaml"], ["no.yaml cannot be read"],
+    ),
+    "lists that are text": (
+        ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--protocol", f"lists:{TEXT}"], ["text.pth", "query and gallery"],
+    ),
     "the official draw without its file": (
         ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--protocol", "sysu-mm01/all/single@official"], ["rand_perm_cam"],
     ),
@@ -70,11 +102,52 @@ MATRIX = {
     "a breakdown in no folder": (
         ["test", RUN, "--data", f"sysu-mm01:{WORLD}", "--breakdown", "no/b.json"], ["--breakdown", "no folder"],
     ),
+    "pictures of no modality": (["embed", RUN, WORLD, "--out", "f.npz"], [WORLD, "modality", "infrared"]),
+    "pictures of an unknown modality": (
+        ["embed", RUN, WORLD, "--out", "f.npz", "--modality", "infrarot"], ["'infrarot'", "did you mean 'infrared'"],
+    ),
+    "pictures that are text": (
+        ["embed", RUN, TEXT, "--out", "f.npz", "--modality", "ir"], [TEXT, "columns path"],
+    ),
+    "pictures in an empty folder": (["embed", RUN, EMPTY, "--out", "f.npz", "--modality", "ir"], [EMPTY, "empty"]),
+    "features of no kind": (["embed", RUN, WORLD, "--out", "f.csv", "--modality", "ir"], ["'.csv'", ".npz, .parquet"]),
+    "features of pictures in no folder": (
+        ["embed", RUN, WORLD, "--out", "no/f.npz", "--modality", "ir"], ["--out", "no folder"],
+    ),
+    "a best checkpoint that was not kept": (
+        ["embed", RUN, WORLD, "--out", "f.npz", "--modality", "ir", "--checkpoint", "best"], ["best.pt", "last"],
+    ),
+    "no pictures at once": (
+        ["embed", RUN, WORLD, "--out", "f.npz", "--modality", "ir", "--batch", "0"], ["batch", "1 or more"],
+    ),
     "a page in no folder": (["report", RUN, "--out", "no/page.html"], ["--out", "no folder"]),
     "an unknown table": (
         ["reproduce", "agw", "table77", "--data", f"sysu-mm01:{WORLD}"], ["table77", "sysu-mm01"],
     ),
+    "a table in no folder": (["rows", "agw", "--out", "no/t.csv"], ["--out", "no folder"]),
+    "a table of an unknown ending": (["rows", "agw", "--out", "t.xlsx"], ["t.xlsx", "--format", ".csv"]),
+    "a format that is none": (["rows", "agw", "--format", "latx"], ["'latx'", "did you mean 'latex'"]),
+    "a sweep over nothing": (
+        ["sweep", "agw", "--data", f"sysu-mm01:{WORLD}", "--runs", "new", "--over", "epochs"], ["FIELD=VALUE"],
+    ),
+    "a sweep over an unknown field": (
+        ["sweep", "agw", "--data", f"sysu-mm01:{WORLD}", "--runs", "new", "--over", "epoch=1,2"],
+        ["unknown field 'epoch'", "did you mean 'epochs'"],
+    ),
+    "a sweep by a protocol of another layout": (
+        ["sweep", "agw", "--data", f"sysu-mm01:{WORLD}", "--runs", "new", "--over", "seed=0", "--protocol", "regdb"],
+        ["regdb/v2i", "sysu-mm01"],
+    ),
+    "a sweep of no jobs": (
+        ["sweep", "agw", "--data", f"sysu-mm01:{WORLD}", "--runs", "new", "--over", "seed=0", "--jobs", "0"], ["jobs"],
+    ),
     "a size that is none": (["cost", "agw", "--size", "big"], ["'big'", "HEIGHTxWIDTH"]),
+    "a split of pictures that are not there": (["data", "split", "no.csv", "--out", "new.csv"], ["no.csv", "exist"]),
+    "a split without its table": (["data", "split", EMPTY], ["--out"]),
+    "a share out of range": (
+        ["data", "split", EMPTY, "--out", "new.csv", "--val", "7"], ["val cannot be 7.0", "from 0 to 1"],
+    ),
+    "a split into a folder": (["data", "split", EMPTY, "--out", EMPTY], ["--out", "it is a folder"]),
     "a world of nobody": (["data", "synthesise", "w", "--layout", "regdb", "--identities", "0"], ["identities", "0"]),
     "a difficulty out of range": (
         ["data", "synthesise", "w", "--layout", "regdb", "--difficulty", "7"], ["difficulty", "0 to 1"],
@@ -188,11 +261,13 @@ JSON_VERBS = {
     "data check": [f"sysu-mm01:{WORLD}"],
     "test": [RUN, "--data", f"sysu-mm01:{WORLD}"],
     "score": [NAN, "--protocol", "regdb/v2i"],
+    "embed": [RUN, WORLD, "--out", "f.npz", "--modality", "ir"],
     "fields": ["agw"],
     "rows": ["agw"],
     "cost": ["agw"],
     "folds": ["agw", "--data", f"regdb:{WORLD}", "--runs", "new"],
     "reproduce": ["agw", "--data", f"regdb:{WORLD}", "--runs", "new"],
+    "sweep": ["agw", "--data", f"sysu-mm01:{WORLD}", "--runs", "new", "--over", "seed=0"],
 }
 
 
@@ -247,9 +322,9 @@ def test_a_full_disk_below_the_output_is_one_sentence(arguments, tmp_path):
 @pytest.mark.process
 def test_a_broken_pipe_that_is_not_the_output_is_our_mistake(tmp_path):
     program = (
-        "import sys; from vireid.cli import main, tables\n"
+        "import sys; from vireid.cli import main, settings\n"
         "def fail(options): raise BrokenPipeError(32, 'Broken pipe')\n"
-        "tables.run_fields = fail\n"
+        "settings.run_fields = fail\n"
         "sys.exit(main.main(['fields', 'agw']))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

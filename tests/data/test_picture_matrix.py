@@ -71,6 +71,15 @@ def palette() -> bytes:
     return encoded("PNG", Image.new("RGB", (20, 40), RED).quantize(4))
 
 
+def clear() -> bytes:
+    """Red at alpha 128 of 255, over black."""
+    return encoded("PNG", Image.new("RGBA", (20, 40), (*RED, 128)))
+
+
+def grey_and_clear() -> bytes:
+    return encoded("PNG", Image.new("LA", (20, 40), (200, 51)))
+
+
 def plain() -> bytes:
     return encoded("PNG")
 
@@ -80,6 +89,8 @@ LONG = "x" * 246 + ".png"
 MATRIX = {
     "CMYK":                          ("a.jpg",             cmyk,                             (254, 0, 0)),
     "16 bits a pixel":               ("a.png",             deep,                             (200, 200, 200)),
+    "RGB with alpha":                ("a.png",             clear,                            (100, 15, 20)),
+    "grey with alpha":               ("a.png",             grey_and_clear,                   (40, 40, 40)),
     "a palette":                     ("a.png",             palette,                          RED),
     "an animation":                  ("a.gif",             animated,                         RED),
     "turned by EXIF":                ("a.png",             turned,                           RED),
@@ -99,11 +110,11 @@ UNREADABLE = [name for name in MATRIX if name not in READABLE]
 
 @pytest.fixture
 def tree(tmp_path):
-    """A folder of own pictures: four identities, three pictures of each modality, to train and to test."""
+    """A folder of own pictures: identities 1 to 4 to train, 5 to 8 to test, three pictures of each modality."""
     root = tmp_path / "data"
-    for split in ("train", "test"):
+    for split, first in (("train", 1), ("test", 5)):
         for word in ("visible", "infrared"):
-            for identity in range(1, 5):
+            for identity in range(first, first + 4):
                 folder = root / split / word / str(identity)
                 folder.mkdir(parents=True)
                 for k in range(3):
@@ -124,9 +135,11 @@ def add(root: Path, case: str) -> Path:
 
 def checked(source: Path, capsys) -> dict:
     out = source.parent / "check.json" if source.is_dir() else source.with_suffix(".json")
-    assert main(["data", "check", f"folder:{source}", "--decode", "--json", str(out)]) == 0
+    code = main(["data", "check", f"folder:{source}", "--decode", "--json", str(out)])
     assert "Traceback" not in capsys.readouterr().err
-    return json.loads(out.read_text())
+    found = json.loads(out.read_text())
+    assert code == (2 if found["failures"] else 0) and bool(found["problems"]) == bool(found["failures"])
+    return found
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import zlib
@@ -15,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from vireid.data import pictures
 from vireid.data.errors import BadInput
-from vireid.data.pictures import read_picture
+from vireid.data.pictures import Scaling, deep_values, read_picture
 from vireid.data.size import Size
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)
@@ -103,6 +104,63 @@ def test_sixteen_bits_are_scaled_not_clipped(written, kind):
     file = written(encoded(Image.fromarray(deep), {"pgm": "PPM"}.get(kind, kind.upper())), f"x.{kind}")
     # v / 257 to the nearest: 128 / 257 = 0.498, 129 / 257 = 0.502, 32768 / 257 = 127.502
     assert read_picture(file)[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+
+
+RULES = ("full", "percentile", "percentile:5-90", "window:1000-4095", "window:0.5-3.5")
+
+
+def slowly(values, rule):
+    """The rule in words, value by value."""
+    name, _, numbers = rule.partition(":")
+    low, high = map(float, numbers.split("-")) if numbers else ((1, 99) if name == "percentile" else (0, 65535))
+    if name == "percentile":
+        ordered = sorted(values)
+        places = [q / 100 * (len(ordered) - 1) for q in (low, high)]
+        pairs = [(ordered[math.floor(p)], ordered[math.ceil(p)], p - math.floor(p)) for p in places]
+        low, high = (a + (b - a) * part for a, b, part in pairs)
+    share = [min(max((v - low) / max(high - low, 1), 0), 1) for v in values]
+    return [math.floor(255 * one + 0.5) for one in share]
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.integers(0, 65535), min_size=2, max_size=40), rule=st.sampled_from(RULES))
+def test_sixteen_bits_are_scaled_by_the_rule(values, rule):
+    found = Scaling.parse(rule).apply(np.array(values))
+    assert found.dtype == np.uint8
+    # Where a value lies exactly between two grey levels, the last bit of a division decides.
+    assert np.abs(found.astype(int) - slowly(values, rule)).max() <= 1
+    assert (found == slowly(values, rule)).mean() > 0.9 or len(values) < 20
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_scaling_changes_grey_pictures_with_16_bits_only(written, kind, rule):
+    thermal = np.linspace(1000, 4095, 800).astype(np.uint16).reshape(40, 20)
+    file = written(encoded(Image.fromarray(thermal), kind.upper()), f"x.{kind}")
+    assert np.array_equal(read_picture(file, scaling=rule)[..., 0], Scaling.parse(rule).apply(thermal))
+    for mode in ("RGB", "L", "RGBA", "LA", "P", "1"):
+        other = written(Image.fromarray(NOISE).convert(mode), "y.png")
+        assert np.array_equal(read_picture(other, scaling=rule), read_picture(other))
+
+
+def test_what_the_rules_do_to_12_bits(written):
+    thermal = np.linspace(0, 4095, 800).astype(np.uint16).reshape(40, 20)
+    file = written(encoded(Image.fromarray(thermal), "PNG"))
+    assert deep_values(file) == (0, 4095)
+    assert read_picture(file).max() == 16  # nearly black
+    for rule in ("window:0-4095", "percentile"):
+        pixels = read_picture(file, scaling=rule)
+        assert (pixels.min(), pixels.max()) == (0, 255) and 120 < pixels.mean() < 135
+    assert deep_values(written(Image.fromarray(NOISE))) is None
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["", "Full", "windows:0-1", "window", "window:5-5", "window:9-3", "window:0-65536", "percentile:0-101"],
+)
+def test_a_scaling_that_is_none(written, rule):
+    with pytest.raises(BadInput, match=r"is not full, percentile, percentile:LOW-HIGH .* or window:LOW-HIGH"):
+        read_picture(written(Image.fromarray(NOISE)), scaling=rule)
 
 
 def test_sixteen_bit_colour(written):

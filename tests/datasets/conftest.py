@@ -77,10 +77,11 @@ def write_llcm(root: Path, suffix: str = ".jpg", foldered: bool = False) -> Path
 
 
 def write_folder(root: Path, suffix: str = ".png") -> Path:
+    """Identities 3 and 9 (train), 7 and 12 (test)."""
     seed = 0
-    for split in ("train", "test"):
+    for split, identities in (("train", ("3", "9")), ("test", ("7", "12"))):
         for word in ("visible", "infrared"):
-            for identity in ("7", "12"):
+            for identity in identities:
                 for name in ("cam3_a", "b"):
                     seed += 1
                     write_picture(root / split / word / identity / f"{name}{suffix}", seed)

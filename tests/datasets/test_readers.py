@@ -124,8 +124,8 @@ def test_folder_records(trees, picture, tmp_path):
     picture(root / "test" / "infrared" / "7" / "deeper" / "x-C12-scam4.png", 99)
     records = datasets.read("folder", root)
     found = {path: rest for path, *rest in table(records)}
-    assert found["train/visible/7/cam3_a.png"] == [7, 3, 0, "train"]
-    assert found["train/visible/12/b.png"] == [12, 0, 0, "train"]
+    assert found["train/visible/3/cam3_a.png"] == [3, 3, 0, "train"]
+    assert found["train/visible/9/b.png"] == [9, 0, 0, "train"]
     assert found["test/infrared/12/b.png"] == [12, 1, 1, "test"]
     assert found["test/infrared/7/deeper/x-C12-scam4.png"] == [7, 12, 1, "test"]
     assert records.split.tolist() == sorted(records.split.tolist(), key=("train", "val", "test").index)
@@ -248,8 +248,8 @@ def test_broken_lists_are_refused(trees, tmp_path):
 
 def test_folder_refuses_unknown_words(trees, picture, tmp_path):
     root = trees["folder"](tmp_path / "a")
-    picture(root / "train" / "thermal" / "3" / "x.png", 0)
-    assert "unknown modality 'thermal'; choices: visible, infrared" in refusal("folder", root)
+    picture(root / "train" / "heat" / "3" / "x.png", 0)
+    assert "unknown modality 'heat'; did you mean 'thermal'? Choices: visible, vis, rgb," in refusal("folder", root)
     root = trees["folder"](tmp_path / "b")
     picture(root / "tests" / "visible" / "3" / "x.png", 0)
     assert "unknown split folder 'tests'; did you mean 'test'?" in refusal("folder", root)
@@ -269,3 +269,20 @@ def test_overlong_identity_numbers_fit_in_64_bits(picture, tmp_path):
         picture(tmp_path / "test" / modality / ("9" * 30) / "a.png", 0)
     assert datasets.read("folder", tmp_path).identity.tolist() == [0, 0]
     assert datasets.read("folder", tmp_path).identity.dtype == np.int64
+
+
+def test_folders_of_modalities_alone_are_a_test_set(picture, tmp_path):
+    root = tmp_path / "own"
+    for word in ("RGB", "thermal"):
+        for name in ("anna/c2_1.png", "unlabelled/1.png", "loose.png"):
+            picture(root / word / name, 0)
+    records = datasets.read("folder", root)
+    assert records.split.tolist() == ["test"] * 4
+    assert sorted(zip(records.path, records.identity.tolist(), records.camera.tolist(), strict=True)) == [
+        ("RGB/anna/c2_1.png", 0, 2), ("RGB/unlabelled/1.png", -1, 0),
+        ("thermal/anna/c2_1.png", 0, 2), ("thermal/unlabelled/1.png", -1, 1),
+    ]  # fmt: skip
+    assert "the folders name no split; all pictures count as test" in records.notes
+    assert "2 pictures are not at <modality>/<identity>/<name> and are left out" in records.notes
+    picture(root / "notes" / "anna" / "x.png", 0)  # another folder: this is not the layout
+    assert "has neither records.csv nor folders" in refusal("folder", root)

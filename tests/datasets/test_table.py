@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import tempfile
 from pathlib import Path
@@ -79,11 +80,9 @@ def test_absolute_paths_below_the_root_become_relative(tmp_path):
         ("", "present: none"),
         (HEADER, "has no lines below its header"),
         ("path,identity,camera,modality,path\n", "the column 'path' more than once"),
-        (HEADER + "a.png,1,0,visible\na.png,1,0,thermal\n", "line 3: unknown modality 'thermal'"),
+        (HEADER + "a.png,1,0,visible\na.png,1,0,termal\n", "line 3: unknown modality 'termal'; did you mean 'thermal'"),
         (HEADER + "a.png,1,0,\n", "line 2: unknown modality ''"),
-        (HEADER + "a.png,,0,visible\n", "line 2: 'identity' is empty"),
         (HEADER + ",1,0,visible\n", "line 2: 'path' is empty"),
-        (HEADER + "a.png,1,left,visible\n", "line 2: camera 'left' is not a number"),
         (HEADER.strip() + ",split\na.png,1,0,visible,tset\n", "unknown split 'tset'; did you mean 'test'"),
         (HEADER.strip() + ",time\na.png,1,0,visible,noon\n", "time 'noon' is not a number of seconds"),
         (HEADER + "gone.png,1,0,visible\na.png,1,0,visible\nlost.png,1,0,visible\n", "gone.png and 1 more (2 in all)"),
@@ -94,6 +93,79 @@ def test_bad_tables(tmp_path, text, says):
     write(tmp_path, text, "a.png")
     message = refusal(tmp_path)
     assert says in message and "records.csv" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("word", ["Visible", "RGB", "vis", "colour", "Color"])
+def test_the_words_for_visible_and_infrared(tmp_path, word):
+    others = ("IR", "nir", "Thermal", "infrared")
+    lines = [f"a.png,1,1,{word}", *(f"a.png,1,1,{other}" for other in others)]
+    write(tmp_path, HEADER + "\n".join(lines), "a.png")
+    assert datasets.read("folder", tmp_path).modality.tolist() == [0, 1, 1, 1, 1]
+
+
+def test_cameras_are_numbers_or_names(tmp_path):
+    def read(*cells: str):
+        lines = [f"a.png,1,{cell},{'rgb' if n % 2 == 0 else 'ir'}" for n, cell in enumerate(cells)]
+        write(tmp_path, HEADER + "\n".join(lines), "a.png")
+        records = datasets.read("folder", tmp_path)
+        return records.camera.tolist(), [note for note in records.notes if "camera" in note]
+
+    assert read("3", "cam3", "C7", "", "") == ([3, 3, 7, 1, 0], [])
+    named, notes = read("yard", "entrance", "yard", "cam3", "3", "03")
+    assert named == [2, 1, 2, 0, 0, 0]
+    assert notes == ["3 camera names were numbered in sorted order: 0 3, 1 entrance, 2 yard"]
+    # The cameras that a table does not name must not be the same as one that it names.
+    assert read("yard", "", "")[0] == [2, 0, 1]
+
+
+def test_camera_names_keep_the_camera_rule_of_a_protocol(tmp_path):
+    from vireid.data.protocol import Side, draw_trials, parse_protocol
+
+    cameras = ["gate", "yard", "gate", "yard"]
+    lines = [f"{n}.png,anna,{name},{'rgb' if n < 2 else 'ir'}" for n, name in enumerate(cameras)]
+    write(tmp_path, HEADER + "\n".join(lines), *(f"{n}.png" for n in range(4)))
+    records = datasets.read("folder", tmp_path)
+    rules = dataclasses.replace(parse_protocol("folder/v2i"), exclusion="identity-camera")
+    (trial,) = draw_trials(rules, records.identity, records.camera, records.modality)
+    excluded = trial.query_key[:, None] == trial.gallery_key[None, :]
+    assert excluded.tolist() == [[True, False], [False, True]]  # the infrared picture of the same camera
+    only_gate = dataclasses.replace(rules, gallery=Side(rules.gallery.modality, cameras=(0,)))
+    assert draw_trials(only_gate, records.identity, records.camera, records.modality)[0].gallery.tolist() == [2]
+
+
+def test_unlabelled_people(tmp_path):
+    cells = ["-1", "", "Unlabelled", "ben", "anna"]
+    lines = [f"a.png,{cell},1,visible,train" for cell in cells]
+    write(tmp_path, HEADER.strip() + ",split\n" + "\n".join(lines), "a.png")
+    records = datasets.read("folder", tmp_path)
+    assert records.identity.tolist() == [-1, -1, -1, 1, 0]
+    assert records.notes[:2] == (
+        "2 identity names were numbered in sorted order",
+        "3 unlabelled pictures are not trained on, and are neither queries nor in a gallery",
+    )
+    assert "-1" not in records.notes[2]  # nobody is an identity of one modality
+    assert datasets.training_records(records).identity.tolist() == [1, 0]
+    write(tmp_path, HEADER.strip() + ",split\n" + "\n".join(lines[:3]), "a.png")
+    with pytest.raises(BadInput, match="no pictures to train on"):
+        datasets.training_records(datasets.read("folder", tmp_path))
+
+
+def test_a_scaling_is_stated_beside_the_table(tmp_path):
+    table = write(tmp_path, HEADER + "a.png,1,1,visible\n", "a.png")
+    assert datasets.read("folder", table).scaling == "full"
+    for text, wanted in (("scaling: percentile\n", "percentile"), ("scaling: window:0-4095", "window:0-4095")):
+        (tmp_path / "pictures.yaml").write_text(text)
+        assert datasets.read("folder", table).scaling == datasets.read("folder", tmp_path).scaling == wanted
+    for text, says in (
+        ("scaling: dark", "scaling 'dark' is not full"),
+        ("scale: full", "unknown entry in .*pictures.yaml 'scale'; did you mean 'scaling'"),
+        ("percentile", "holds no entries"),
+        ("scaling: [", "is not YAML"),
+    ):
+        (tmp_path / "pictures.yaml").write_text(text)
+        with pytest.raises(BadInput, match=says) as refused:
+            datasets.read("folder", table)
+        assert "pictures.yaml" in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_another_table_is_pointed_at(tmp_path):
@@ -139,6 +211,9 @@ def test_whatever_is_written_is_read_back(lines, mark, quoting):
     assert [("visible", "infrared")[m] for m in records.modality] == [line[3] for line in lines]
     # The same name is the same number and the other way round, in sorted order unless all are numbers already.
     pairs = {(line[1], int(i)) for line, i in zip(lines, records.identity, strict=True)}
+    if unlabelled := {pair for pair in pairs if pair[0].lower() in ("-1", "unlabelled", "unlabeled")}:
+        assert {number for _, number in unlabelled} == {-1}
+        return
     if all(line[1].isascii() and line[1].isdecimal() for line in lines):
         assert all(int(name) == number for name, number in pairs)
     else:

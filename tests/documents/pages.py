@@ -19,10 +19,15 @@ FENCE = re.compile(r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<code>.*?)^```\s*$", r
 
 def blocks(page: Path, languages: set[str]) -> Iterator[tuple[int, str]]:
     """(line, code) of every fenced block in one of the languages."""
+    yield from ((line, code) for _, line, code in fences(page, languages))
+
+
+def fences(page: Path, languages: set[str]) -> Iterator[tuple[str, int, str]]:
+    """(language, line, code) of every fenced block in one of the languages, in the order of the page."""
     text = page.read_text(encoding="utf-8")
     for found in FENCE.finditer(text):
         if found["language"] in languages:
-            yield text.count("\n", 0, found.start()) + 2, found["code"]
+            yield found["language"], text.count("\n", 0, found.start()) + 2, found["code"]
 
 
 def prose(page: Path) -> str:

@@ -59,7 +59,7 @@ def test_the_rooms_and_their_order_are_those_of_the_import_contract():
 
 def test_a_room_in_the_wrong_place_is_seen():
     (diagram,) = diagrams("docs/architecture.md")
-    swapped = diagram.replace("recipes --> model", "model --> recipes")
+    swapped = diagram.replace("recipes --> plugins", "plugins --> recipes")
     assert layers_of(swapped) != layers_of(diagram)
     assert layers_of("flowchart LR\n  a --> b\n  subgraph b [x]\n    c\n    d\n  end\n  b --> e") == [
         {"a"},

@@ -12,41 +12,40 @@ from urllib.parse import unquote
 
 import pytest
 
-import vireid
-import vireid.datasets
-import vireid.recipes
-from tests.documents.pages import NAMES, PAGES, ROOT, blocks, prose, resolves
-from vireid.cli.main import parser
+from docs.tables import with_a_page
+from tests.documents.pages import NAMES, PAGES, ROOT, blocks, fences, prose, resolves
+from tests.outside import forgotten
+from vireid.cli.main import main, parser
 from vireid.data.protocol import protocol_names
 from vireid.recipes import recipe, recipes
 from vireid.training.configuration import describe
 
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)\)")
 SHELL = {"bash", "sh", "console"}
+COMMANDS_TOO = "<!-- the commands of this page are run -->"
 
 
 @pytest.fixture
 def own_rooms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """A page may add a folder to a room, as a user would; afterwards the room is as it was."""
+    """A page starts in an empty folder. It may load plug-ins; afterwards the rooms are as they were."""
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    for room in (vireid.recipes, vireid.datasets):
-        monkeypatch.setattr(room, "__path__", list(room.__path__))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
-            package, _, child = name.rpartition(".")
-            if package:
-                delattr(sys.modules[package], child)
-            del sys.modules[name]
+    with forgotten():
+        yield
 
 
 @pytest.mark.parametrize("name", [n for n, page in zip(NAMES, PAGES, strict=True) if any(blocks(page, {"python"}))])
 def test_python_blocks_run(name, own_rooms):
-    """Blocks of one page share a namespace and start in an empty folder."""
+    """Blocks of one page share a namespace and start in an empty folder. A page may ask for its commands to be run."""
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for line, code in blocks(ROOT / name, {"python"}):
+    with_commands = COMMANDS_TOO in (ROOT / name).read_text(encoding="utf-8")
+    for language, line, code in fences(ROOT / name, {"python", *(SHELL if with_commands else ())}):
+        if language != "python":
+            for arguments in commands(code):
+                # Processes that load pictures take longer to start than the few pictures of a page take to load.
+                quick = ["--workers", "0"] if arguments[0] in ("train", "test", "embed") else []
+                assert main([*arguments, *quick]) == 0, f"{name}:{line}: vireid {shlex.join(arguments)}"
+            continue
         # Empty lines before the code put the page's own line numbers into a traceback.
         exec(compile("\n" * (line - 1) + code, name, "exec"), namespace)
 
@@ -59,9 +58,12 @@ def test_the_important_pages_have_code_that_runs():
         "docs/extend/loss.md",
         "docs/extend/dataset.md",
         "docs/extend/recipe.md",
+        "docs/extend/augmentation.md",
         "docs/protocols.md",
+        "docs/own_pictures.md",
     }
     assert wanted <= running
+    assert COMMANDS_TOO in (ROOT / "docs" / "own_pictures.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,16 +143,21 @@ def check_names(options: argparse.Namespace) -> None:
     """Recipes, rows, layouts, protocols and fields that a command names must exist."""
     from vireid.data.protocol import parse_protocol
     from vireid.datasets import parse_source
+    from vireid.evaluation.report import expanded
+    from vireid.experiments.sweep import axes
     from vireid.recipes import find_row
     from vireid.training.configuration import with_fields
 
     if getattr(options, "data", None):
         parse_source(options.data)
-    for protocol in getattr(options, "protocol", None) or ():
+    for protocol in expanded(getattr(options, "protocol", None) or ()):
         parse_protocol(protocol)
     if getattr(options, "recipe", None) and options.recipe.partition(":")[0] in recipes():
         _, _, row = find_row(options.recipe)
         with_fields(row.config, getattr(options, "set", ()))
+        for field, values in axes(getattr(options, "over", ())).items():
+            for value in values:
+                with_fields(row.config, [f"{field}={value}"])
         if getattr(options, "table", None):
             rows = recipe(options.recipe).ROWS
             assert any(
@@ -190,7 +197,7 @@ def test_the_architecture_page_lists_every_room():
     assert set(re.findall(r"^\| `(\w+)/` \|", listed, re.MULTILINE)) == rooms
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", with_a_page())
 def test_every_field_of_a_recipe_is_on_its_papers_page(name):
     """Fields of parts too; the table is made by docs/tables.py, which test_tables.py compares with the code."""
     page = ROOT / "docs" / "papers" / f"{name}.md"
@@ -207,7 +214,7 @@ COLUMNS = (
 
 def test_the_readme_prints_what_the_rows_hold():
     """Rank-1 / mAP of each paper, to the digits printed; a dash only where no row has a number."""
-    assert set(PRINTED.values()) == set(recipes())
+    assert set(PRINTED.values()) == set(with_a_page())
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, module in PRINTED.items():
         (line,) = re.findall(rf"^\| {re.escape(name)}, as printed[¹ ]*\|(.*)\|$", text, re.MULTILINE)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import torch
 from tests.oracles import evaluation as oracle
 from vireid.data.errors import BadInput
 from vireid.data.protocol import Trial, draw_trials, parse_protocol, protocol_names
+from vireid.data.records import UNLABELLED
 from vireid.evaluation.report import METRICS, Report, incomparable, table
 from vireid.evaluation.scoring import chance, read_features, score, score_trials
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    """A little test set that fits every layout: six cameras, some cells empty, three pictures in the others."""
+    """A little test set with the cameras of SYSU-MM01, some cells empty, three pictures in the others."""
     generator = np.random.default_rng(0)
     labels = [
         (camera, number) for camera in range(1, 7) for number in range(1, 31) for _ in range(3) if (number + camera) % 4
@@ -29,6 +31,13 @@ def pictures():
     return {"features": features.astype(np.float32), "identity": identity, "camera": camera, "modality": modality}
 
 
+def fitting(pictures, protocol):
+    """The pictures with cameras as the protocol's layout has them."""
+    camera, modality = pictures["camera"], pictures["modality"]
+    own = {"regdb": modality + 1, "llcm": np.where(modality == 1, camera // 3, camera)}
+    return {**pictures, "camera": own.get(protocol.partition("/")[0], camera)}
+
+
 def fixed_permutation(pictures):
     pairs = set(zip(pictures["camera"].tolist(), pictures["identity"].tolist(), strict=True))
     generator = np.random.default_rng(1)
@@ -37,6 +46,7 @@ def fixed_permutation(pictures):
 
 @pytest.mark.parametrize("name", protocol_names())
 def test_every_protocol_agrees_with_the_slow_loop(pictures, name):
+    pictures = fitting(pictures, name)
     permutation = fixed_permutation(pictures) if name.endswith("@official") else None
     rules = parse_protocol(name)
     report = score(**pictures, protocol=name, permutation=permutation)
@@ -77,7 +87,7 @@ def test_every_protocol_agrees_with_the_slow_loop(pictures, name):
 
 
 def test_the_json_has_exactly_these_fields(pictures):
-    written = score(**pictures, protocol="llcm/i2v", embedding="pooled", seed=7, flip=True).to_json()
+    written = score(**fitting(pictures, "llcm"), protocol="llcm/i2v", embedding="pooled", seed=7, flip=True).to_json()
     assert list(written) == [
         "protocol", "rank1", "rank5", "rank10", "rank20", "map", "minp", "trials", "std", "valid_queries", "queries",
         "gallery", "embedding", "flip", "rerank", "seed", "warnings", "distance", "cmc", "chance_rank1",
@@ -100,7 +110,9 @@ def test_perfect_features_score_a_hundred():
     report = score(np.eye(30)[identity], identity, np.ones(120), modality, protocol="regdb/v2i")
     assert [getattr(report, metric) for metric in METRICS] == [100.0] * 6
     assert report.chance_rank1 == pytest.approx(100 * 2 / 60)
-    assert report.warnings == ()
+    assert report.warnings == (
+        "regdb has 206 test identities, 2060 visible and 2060 infrared test pictures as published; here 30, 60 and 60",
+    )
 
 
 def test_chance_is_matches_over_pictures_seen():
@@ -131,6 +143,7 @@ def test_per_query_results_belong_to_their_queries(pictures):
 
 
 def test_sample_order_inside_a_full_test_list_does_not_matter(pictures):
+    pictures = fitting(pictures, "regdb")
     order = np.random.default_rng(4).permutation(len(pictures["identity"]))
     shuffled = {name: column[order] for name, column in pictures.items()}
     plain, moved = (score(**columns, protocol="regdb/i2v") for columns in (pictures, shuffled))
@@ -140,6 +153,7 @@ def test_sample_order_inside_a_full_test_list_does_not_matter(pictures):
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_tensors_are_welcome(pictures, kind):
+    pictures = fitting(pictures, "regdb")
     given = torch.from_numpy(pictures["features"]).to(kind).requires_grad_()
     expected = score(**{**pictures, "features": given.detach().double().numpy()}, protocol="regdb/v2i")
     columns = {name: torch.from_numpy(pictures[name]) for name in ("identity", "camera", "modality")}
@@ -199,7 +213,7 @@ def test_reranked_distances_take_the_place_of_plain_ones(pictures):
         return -(query @ gallery.T)
 
     unit = pictures["features"] / np.linalg.norm(pictures["features"], axis=1, keepdims=True)
-    columns = {**pictures, "features": unit}
+    columns = {**fitting(pictures, "llcm"), "features": unit}
     plain = score(**columns, protocol="llcm/i2v")
     other = score(**columns, protocol="llcm/i2v", rerank="backwards", reranker=backwards)
     assert seen == [(plain.queries, plain.gallery)] * 10
@@ -208,11 +222,12 @@ def test_reranked_distances_take_the_place_of_plain_ones(pictures):
 
 
 def test_warnings_say_what_moves_the_numbers(pictures):
-    report = score(**pictures, protocol="llcm/v2i@swapped")
+    report = score(**fitting(pictures, "llcm"), protocol="llcm/v2i@swapped")
     assert any("not comparable with llcm/v2i" in warning for warning in report.warnings)
     few = np.flatnonzero(pictures["identity"] <= 7)
     small = score(**{name: column[few] for name, column in pictures.items()}, protocol="sysu-mm01/all/single")
     assert "the gallery has 7 identities: rank10, rank20 say nothing" in small.warnings
+    pictures = fitting(pictures, "regdb")
     identity = np.where((pictures["modality"] == 1) & (pictures["identity"] == 2), 99, pictures["identity"])
     lonely = score(**{**pictures, "identity": identity}, protocol="regdb/i2v")
     count = (identity == 99).sum()
@@ -237,7 +252,7 @@ def test_a_table_says_how_many_queries_count(valid, shown):
 
 def test_tables_warn_across_conventions(pictures):
     names = ["llcm/v2i", "llcm/v2i@swapped", "llcm/i2v", "sysu-mm01/all/single", "sysu-mm01/all/single@agw"]
-    reports = [score(**pictures, protocol=name) for name in names]
+    reports = [score(**fitting(pictures, name), protocol=name) for name in names]
     assert incomparable(reports) == [
         "llcm/v2i and llcm/v2i@swapped are different conventions: do not compare their numbers"
     ]
@@ -247,13 +262,13 @@ def test_tables_warn_across_conventions(pictures):
     lines = text.splitlines()
     assert lines[0].split()[:2] == ["protocol", "R1"]
     assert [line.split()[0] for line in lines[1 : 1 + len(names)]] == names
-    flipped = score(**pictures, protocol="llcm/i2v", flip=True, distance="euclidean")
+    flipped = score(**fitting(pictures, "llcm"), protocol="llcm/i2v", flip=True, distance="euclidean")
     assert incomparable([reports[2], flipped]) == [
         "llcm/i2v: reports differ in flipped pictures (False, True)",
         "llcm/i2v: reports differ in distance (cosine, euclidean)",
     ]
     assert "llcm/i2v (flip, euclidean)" in table(flipped)
-    assert "±" not in table(score(**pictures, protocol="regdb/v2i"))
+    assert "±" not in table(score(**fitting(pictures, "regdb"), protocol="regdb/v2i"))
 
 
 def test_a_features_file_comes_back(pictures, tmp_path):
@@ -263,6 +278,73 @@ def test_a_features_file_comes_back(pictures, tmp_path):
     assert list(found) == ["features", "identity", "camera", "modality"]
     for name, column in found.items():
         assert (column == pictures[name]).all()
+
+
+def test_words_for_modalities_and_cameras_score_as_numbers_do(pictures):
+    modality = np.array(["RGB", "Thermal"])[pictures["modality"]]
+    camera = np.array([f"cam{number}" for number in pictures["camera"]])
+    words = {**pictures, "modality": modality, "camera": camera}
+    assert score(**words, protocol="sysu-mm01/indoor/single") == score(**pictures, protocol="sysu-mm01/indoor/single")
+    encoded = {**words, "modality": modality.astype("S"), "camera": camera.astype(object)}
+    assert score(**encoded, protocol="sysu-mm01/indoor/single") == score(**words, protocol="sysu-mm01/indoor/single")
+    with pytest.raises(BadInput, match="unknown modality 'termal'; did you mean 'thermal'"):
+        score(**{**words, "modality": np.where(modality == "RGB", "rgb", "termal")}, protocol="regdb/v2i")
+
+
+def test_camera_names_exclude_as_camera_numbers_do(pictures):
+    """Queries and gallery share cameras here, so that the protocol leaves out pairs of equal identity and camera."""
+    numbers = fitting(pictures, "llcm")
+    names = np.array(["", "yard", "entrance", "", "hall", "gate"])[numbers["camera"]]
+    rules = replace(parse_protocol("folder/v2i"), exclusion="identity-camera")
+    named = score(**{**numbers, "camera": names}, protocol=rules)
+    assert named.map == pytest.approx(score(**numbers, protocol=rules).map)
+    alone = {**numbers, "camera": np.arange(len(names))}
+    assert score(**alone, protocol=rules).map != pytest.approx(named.map)
+
+
+def test_only_protocols_that_use_cameras_need_them(pictures, tmp_path):
+    columns = fitting(pictures, "regdb")
+    np.savez(tmp_path / "f.npz", **{name: column for name, column in columns.items() if name != "camera"})
+    found = read_features(tmp_path / "f.npz")
+    assert found["camera"] is None
+    assert score(**found, protocol="regdb/i2v") == score(**columns, protocol="regdb/i2v")
+    for name in ("sysu-mm01/all/single", "llcm/v2i"):
+        with pytest.raises(BadInput, match=f"protocol {name} depends on the cameras"):
+            score(**found, protocol=name)
+    with pytest.raises(BadInput, match="depends on the cameras"):
+        score(**found, protocol=replace(parse_protocol("folder/v2i"), exclusion="identity-camera"))
+
+
+def test_cameras_of_another_data_set_are_refused(pictures):
+    for name in ("regdb/v2i", "llcm/i2v@full"):
+        with pytest.raises(BadInput, match="these look like features of sysu-mm01"):
+            score(**pictures, protocol=name)
+    with pytest.raises(BadInput, match="the infrared samples have cameras 1, 2"):
+        llcm = fitting(pictures, "llcm")
+        score(**{**llcm, "camera": np.where(llcm["modality"] == 1, llcm["camera"], 7)}, protocol="regdb/i2v")
+    with pytest.raises(BadInput, match="llcm has cameras 1 to 9 of both modalities, but there is camera 10"):
+        score(**{**pictures, "camera": pictures["camera"] + 9}, protocol="llcm/i2v")
+    with pytest.raises(BadInput, match="cameras of sysu-mm01 are 1 to 6"):
+        score(**{**pictures, "camera": pictures["camera"] + 9}, protocol="sysu-mm01/all/single")
+
+
+def test_counts_that_are_not_the_published_ones_are_said_in_python_too(pictures):
+    (said,) = score(**pictures, protocol="sysu-mm01/all/single").warnings
+    assert said.startswith("sysu-mm01 has 96 test identities, 6775 visible and 3803 infrared")
+    assert not [w for w in score(**pictures, protocol="folder/v2i").warnings if "published" in w]
+
+
+def test_unlabelled_pictures_are_neither_queries_nor_in_the_gallery(pictures):
+    columns = fitting(pictures, "regdb")
+    some = np.random.default_rng(5).random(len(columns["identity"])) < 0.3
+    some |= columns["identity"] == 1  # a person of whom nothing is known
+    marked = {**columns, "identity": np.where(some, UNLABELLED, columns["identity"])}
+    without = {name: column[~some] for name, column in columns.items()}
+    found, wanted = (score(**given, protocol="regdb/v2i") for given in (marked, without))
+    assert (found.map, found.rank1, found.queries, found.gallery) == (
+        wanted.map, wanted.rank1, wanted.queries, wanted.gallery,
+    )  # fmt: skip
+    assert f"{some.sum()} of {len(some)} pictures are unlabelled, and are no queries" in found.warnings
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,18 @@ def test_embedding_takes_paths_pictures_and_arrays(trained, worlds):
     assert np.abs(model.embed(files, modality="visible") - found[0]).max() > 1e-4
 
 
+def test_records_are_named_as_everywhere_else_or_in_two_words(worlds):
+    world = worlds["regdb"]
+    for found in (
+        vireid.records(f"regdb:{world}", fold=2),
+        vireid.records("regdb", world, fold=2),
+        vireid.records("regdb", root=str(world), fold=2),
+    ):
+        assert found.layout == "regdb" and found.fold == 2
+        assert found.fingerprint() == vireid.records(f"regdb:{world}", fold=2).fingerprint()
+    assert vireid.records(f"regdb:{world}").fingerprint() != found.fingerprint()
+
+
 #   what is wrong                 the call                                                       what the sentence says
 MISTAKES = {
     "an unknown option":        (lambda d, r: vireid.train("agw", data=d, run=r, epochs=3), ["epochs", "set"]),
@@ -107,6 +119,12 @@ MISTAKES = {
     "a model of no run":        (lambda d, r: vireid.load(3), ["run cannot be 3", "run directory"]),
     "a list of protocols":      (lambda d, r: scored(protocol=["regdb/v2i"]), ["one name", "regdb/v2i", "llcm/i2v"]),
     "no protocol":              (lambda d, r: scored(protocol=None), ["one name", "None"]),
+    "records of no layout":     (lambda d, r: vireid.records("yard"), ["LAYOUT:PATH", "folder"]),
+    "records of no name":       (lambda d, r: vireid.records(r), ["layout cannot be", "LAYOUT:PATH"]),
+    "records named twice":      (lambda d, r: vireid.records(d, r), ["unknown layout"]),
+    "a run to embed of no type": (lambda d, r: vireid.embed(3, r), ["run cannot be 3", "run directory"]),
+    "pictures of no type":      (lambda d, r: vireid.embed(r, [r]), ["pictures cannot be", "a path"]),
+    "an unknown embed option":  (lambda d, r: vireid.embed(r, r, which="best"), ["which", "checkpoint"]),
     "an unknown table":         (lambda d, r: vireid.reproduce("agw", "table77", data=d), ["table77"]),
 }  # fmt: skip
 
@@ -130,7 +148,7 @@ def test_a_picture_that_cannot_be_embedded_is_named(trained, tmp_path):
     for pictures, modality, word in (
         ([tmp_path / "text.jpg"], 1, "text.jpg"),
         ([tmp_path / "none.jpg"], 1, "none.jpg"),
-        ([np.zeros((4, 4), np.uint8)], 1, "H×W×3"),
+        ([np.zeros((4, 4, 2), np.uint8)], 1, "H×W×3"),
         ([np.zeros((8, 8, 3), np.float32)], 1, "uint8"),
         ([np.zeros((8, 8, 3), np.uint8)], "infrarot", "infrared"),
         (None, 1, "pictures cannot be None; it takes a list"),

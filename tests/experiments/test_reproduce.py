@@ -40,7 +40,7 @@ def weights(folder):
 def wrim(worlds, tmp_path_factory):
     """Table 1 of WRIM-Net on the layout of SYSU-MM01."""
     folder = tmp_path_factory.mktemp("wrim")
-    files = ["--json", folder / "t.json", "--markdown", folder / "t.md", "--html", folder / "t.html"]
+    files = ["--json", folder / "t.json", "--out", folder / "t.md", "--out", folder / "t.html"]
     # CMKIC takes four positives of the other modality, so there must be four.
     given = (*SMALL, "visible_per_identity=4", "infrared_per_identity=4")
     assert main(command(worlds, "sysu-mm01", folder / "runs", "wrim_net", "table1", *files, given=given)) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from vireid.evaluation.report import METRICS
 from vireid.experiments.rows import Comparison, Ours
-from vireid.figures.comparison import as_html, as_markdown, as_text
+from vireid.figures.comparison import as_html, render
 from vireid.recipes import Row
 
 NUMBERS = {name: 10.0 * place for place, name in enumerate(METRICS, start=1)}
@@ -26,6 +26,14 @@ FOUND = [
 ]
 
 
+def as_text(found):
+    return render(found, "text", "x")
+
+
+def as_markdown(found):
+    return render(found, "markdown", "x")
+
+
 def cells(text: str) -> list[list[str]]:
     """The lines of the first table, without the spaces."""
     return [line.split() for line in text.splitlines()[1:7]]
@@ -33,7 +41,7 @@ def cells(text: str) -> list[list[str]]:
 
 def test_the_difference_is_ours_minus_the_papers():
     head, paper, ours, interval, difference, missing = cells(as_text(FOUND))
-    assert head == ["R1", "mAP", "mINP"], "all metrics that the paper prints, and no other"
+    assert head == ["row", "protocol", "R1", "mAP", "mINP"], "all metrics that the paper prints, and no other"
     assert paper == ["v2i", "regdb/v2i", "paper", "12.50", "not", "legible", "59.00"]
     assert ours == ["ours,", "2", "of", "10", "folds", "10.00", "±", "1.25", "50.00", "±", "1.25", "60.00", "±", "1.25"]
     assert interval == ["95", "%", "interval", "±", "2.50", "±", "2.50", "±", "2.50"]
@@ -52,16 +60,16 @@ def test_what_was_not_measured_is_said():
 
 
 def test_a_generated_world_has_no_difference_from_a_paper():
-    for render in (as_text, as_markdown, lambda found: as_html(found, "x")):
-        assert "difference" in render(FOUND[:1])
-        text = render([replace(FOUND[0], ours=replace(OURS, generated=True))])
+    for form in (as_text, as_markdown, lambda found: as_html(found, "x")):
+        assert "difference" in form(FOUND[:1])
+        text = form([replace(FOUND[0], ours=replace(OURS, generated=True))])
         assert "difference" not in text and "generated, 2 of 10 folds" in text and "on a generated world" in text
 
 
 def test_another_protocol_has_no_printed_numbers():
     other = replace(FOUND[0], ours=replace(OURS, protocol="regdb/i2v"))
-    for render in (as_text, as_markdown, lambda found: as_html(found, "x")):
-        text = render([other])
+    for form in (as_text, as_markdown, lambda found: as_html(found, "x")):
+        text = form([other])
         assert "12.50" not in text and "10.00" in text and "regdb/i2v" in text and "difference" not in text
 
 

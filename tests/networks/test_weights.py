@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import io
 import os
 import re
+import threading
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -35,7 +39,7 @@ def _loaded(stem, stages):
     return {key: value for key, value in found.items() if not key.startswith(("inserted", "within"))}
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".t", ".pth.tar", ".pth.tar-60", ".safetensors"])
 def test_a_file_is_loaded_into_every_stem_and_the_stages(state, suffix, tmp_path):
     file = tmp_path / f"weights{suffix}"
     save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
@@ -49,9 +53,47 @@ def test_a_file_is_loaded_into_every_stem_and_the_stages(state, suffix, tmp_path
     assert len(found) == len(state) - 2
 
 
-def test_tensors_under_state_dict_are_found(state, tmp_path):
-    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "run.pth")
-    assert weights.read_state(tmp_path / "run.pth").keys() == state.keys()
+@pytest.mark.parametrize("container", ["state_dict", "net", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_tensors_one_level_deeper_are_found(container, prefix, state, tmp_path):
+    torch.save({container: {f"{prefix}{key}": value for key, value in state.items()}, "epoch": 3}, tmp_path / "run.pth")
+    found = weights.read_state(tmp_path / "run.pth")
+    assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_a_prefix_that_only_some_tensors_have_is_a_part_of_their_names(tmp_path):
+    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "some.pth")
+    assert weights.read_state(tmp_path / "some.pth").keys() == {"module.a", "b"}
+
+
+RESULTS = {
+    "cmc": np.linspace(0, 1, 20),
+    "ranks": np.arange(3),
+    "mAP": np.float64(0.4765),
+    "mINP": np.float32(0.353),
+    "best": np.int64(3),
+    "done": np.bool_(True),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize("room", [b"numpy._core.multiarray", b"numpy.core.multiarray"], ids=["numpy 2", "numpy 1"])
+def test_measured_results_beside_the_tensors_are_no_hindrance(zipped, room, state, tmp_path):
+    file = tmp_path / "best.t"
+    torch.save({"net": state, **RESULTS, "epoch": 60}, file, _use_new_zipfile_serialization=zipped)
+    if not zipped:  # in the old form the text of the pickle can be changed
+        file.write_bytes(file.read_bytes().replace(b"numpy._core.multiarray", room))
+    assert weights.read_state(file).keys() == state.keys()
+    torch.save({"net": state, "results": np.array([None, {}], dtype=object)}, file)
+    with pytest.raises(BadInput, match="could execute code"):
+        weights.read_state(file)
+
+
+def test_numbers_of_numpy_are_allowed_here_only(tmp_path):
+    torch.save({"net": {"a": torch.ones(1)}, **RESULTS}, tmp_path / "best.t")
+    weights.read_state(tmp_path / "best.t")
+    with pytest.raises(Exception, match=r"[Ww]eights only load failed"):
+        torch.load(tmp_path / "best.t", weights_only=True)
 
 
 def test_old_files_without_batch_counters(state):
@@ -92,11 +134,12 @@ class _Hostile:
         return os.system, (f"touch {self.marker}",)
 
 
-def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
+@pytest.mark.parametrize("name", ["weights.pth", "best.t", "model.pth.tar-60"])
+def test_a_hostile_pickle_is_refused_and_not_run(name, tmp_path):
     marker = tmp_path / "executed"
-    torch.save({"conv1.weight": _Hostile(marker)}, tmp_path / "weights.pth")
+    torch.save({"net": {"conv1.weight": torch.ones(1)}, "mAP": _Hostile(marker)}, tmp_path / name)
     with pytest.raises(BadInput, match="not a checkpoint of plain tensors") as caught:
-        weights.read_state(tmp_path / "weights.pth")
+        weights.read_state(tmp_path / name)
     assert not marker.exists()
     assert "weights_only" not in str(caught.value)
 
@@ -119,11 +162,14 @@ def test_other_refusals(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(BadInput, match="tensors by name"):
         weights.read_state(tmp_path / "list.pth")
+    torch.save({"format": "vireid-checkpoint-2", "model": {"a": torch.zeros(1)}}, tmp_path / "best.pt")
+    with pytest.raises(BadInput, match="weights=RUN"):
+        weights.read_state(tmp_path / "best.pt")
 
 
 def test_imagenet_weights_exist_for_all_trunks_but_tiny():
     assert set(weights.ADDRESSES) == set(TRUNKS) - {"tiny"}
-    with pytest.raises(BadInput, match="choices for weights: none, FILE"):
+    with pytest.raises(BadInput, match="choices for weights: none, world, FILE"):
         weights.imagenet_state("tiny")
     with pytest.raises(BadInput, match="unknown trunk"):
         weights.imagenet_state("resnet101")
@@ -140,6 +186,22 @@ def _publish(state, folder, monkeypatch, *, name="resnet18-{digest}.pth"):
     monkeypatch.setitem(weights.ADDRESSES, "resnet18", file.as_uri())
     monkeypatch.setenv("TORCH_HOME", str(folder / "cache"))
     return folder / "cache" / "hub" / "checkpoints" / file.name
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """The address of a local server of the files in `tmp_path`."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(_Silent, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_address[1]}"
+        found.shutdown()
 
 
 def test_a_file_with_the_right_hash_is_downloaded_and_read(state, tmp_path, monkeypatch):
@@ -175,17 +237,54 @@ def _zeros(content):
 
 
 @pytest.mark.parametrize("spoil", [_torn, _zeros, lambda content: b""], ids=["torn", "zeros", "empty"])
-def test_a_wrong_file_in_the_cache_is_refused_and_the_sentence_says_what_to_do(state, spoil, tmp_path, monkeypatch):
+def test_a_wrong_file_in_the_cache_is_named_and_replaced(spoil, state, server, tmp_path, monkeypatch):
     cached = _publish(state, tmp_path, monkeypatch)
+    monkeypatch.setitem(weights.ADDRESSES, "resnet18", f"{server}/{cached.name}")
+    right = (tmp_path / cached.name).read_bytes()
     cached.parent.mkdir(parents=True)
-    cached.write_bytes(spoil((tmp_path / cached.name).read_bytes()))
-    with pytest.raises(BadInput, match="SHA-256") as caught:
+    cached.write_bytes(spoil(right))
+    said = []
+    found = weights.imagenet_state("resnet18", said.append)
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    assert cached.read_bytes() == right and [file.name for file in cached.parent.iterdir()] == [cached.name]
+    (sentence,) = said
+    assert str(cached) in sentence and "SHA-256 begins with" in sentence and "replaced" in sentence
+    assert weights.imagenet_state("resnet18", said.append).keys() == state.keys() and len(said) == 1
+
+
+@pytest.mark.parametrize("published", ["gone", "damaged"])
+def test_a_wrong_file_that_cannot_be_replaced_is_not_used(published, state, server, tmp_path, monkeypatch):
+    cached = _publish(state, tmp_path, monkeypatch)
+    monkeypatch.setitem(weights.ADDRESSES, "resnet18", f"{server}/{cached.name}")
+    right = tmp_path / cached.name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(_torn(right.read_bytes()))
+    if published == "gone":
+        right.unlink()
+    else:
+        right.write_bytes(_zeros(right.read_bytes()))
+    with pytest.raises(BadInput, match="damaged or incomplete") as caught:
         weights.imagenet_state("resnet18")
-    sentence = str(caught.value)
-    assert str(cached) in sentence and "delete this file" in sentence and "downloads it again" in sentence
-    assert "weights_only" not in sentence
-    cached.unlink()
-    assert weights.imagenet_state("resnet18").keys() == state.keys()
+    assert str(cached) in str(caught.value) and "cannot download" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spoil", [_torn, _zeros, lambda content: b""], ids=["torn", "zeros", "empty"])
+def test_the_hash_in_the_name_of_a_given_file_is_checked_too(spoil, state, tmp_path, monkeypatch):
+    cached = _publish(state, tmp_path, monkeypatch)
+    file = tmp_path / cached.name
+    assert weights.read_state(file).keys() == state.keys()
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(BadInput, match="damaged or incomplete") as caught:
+        weights.read_state(file)
+    assert str(file) in str(caught.value)
+
+
+def test_only_names_of_published_files_promise_a_hash(state, tmp_path):
+    for name in ("run-20260101.pth", "resnet50-last.pth", "resnet50-deadbeef.pt", "my-resnet18-f37072fd.pth"):
+        torch.save(state, tmp_path / name)
+        assert weights.read_state(tmp_path / name).keys() == state.keys()
+    assert all(weights.PUBLISHED.fullmatch(address.rpartition("/")[2]) for address in weights.ADDRESSES.values())
 
 
 def test_the_names_of_the_public_files_hold_their_hash():

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.recipes.wiring import as_text, changes, other_values, shown
+from tests.recipes.wiring import SMALL, as_text, changes, other_values, shown
 from vireid.recipes import recipe, recipes
 from vireid.training.configuration import Field, describe
 
@@ -58,7 +58,8 @@ def values_of(name: str, key: str, field: Field) -> list[str]:
     said = entry(name, key, "")
     own = said.get("values", []) if said else []
     found = [str(value) for value in own] or [as_text(value) for value in other_values(name, field)]
-    return [value for value in found if value != as_text(field.default) or not field.chosen]
+    small = dict(text.split("=", 1) for text in SMALL)  # the value that it is compared with here
+    return [value for value in found if value != small.get(field.path, as_text(field.default)) or not field.chosen]
 
 
 @pytest.mark.parametrize(("name", "key", "field"), FIELDS, ids=lambda value: value if isinstance(value, str) else "")

@@ -130,7 +130,10 @@ def _fixed(config: Any, network: Any, start: dict[str, torch.Tensor]) -> dict[st
 
 
 def _pictures(config: Any) -> list[list[float]]:
-    """Augmented pictures, sums of each; a second view of visible ones behind them."""
+    """Augmented pictures, two sums of each; a second view of visible ones behind them.
+
+    In one of the sums the columns have weights, because mirroring keeps the other one.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (48, 3, 48, 24), dtype=torch.uint8, generator=generator)
     modality = torch.arange(48) % 2
@@ -138,7 +141,9 @@ def _pictures(config: Any) -> list[list[float]]:
     views = [pipeline(images, modality, generator)]
     if pipeline.second_view is not None:
         views.append(pipeline.second_view(images[::2], modality[::2], generator))
-    return [view.double().sum((2, 3)).flatten().tolist() for view in views]
+    ramp = torch.arange(24, dtype=torch.double)
+    sums = [(view.double().sum((2, 3)), (view.double() * ramp).sum((2, 3))) for view in views]
+    return [torch.stack(pair).flatten().tolist() for pair in sums]
 
 
 def _samples(training: Any) -> list[list[int]]:

@@ -19,7 +19,7 @@ from tests.training.facts import DATA, some_facts
 from tests.training.test_distributed import IDENTITIES, all_pictures, batch_of
 from vireid.data.errors import BadInput
 from vireid.model import load
-from vireid.recipes import build, recipe, recipes
+from vireid.recipes import build, recipe
 from vireid.training import checkpoint
 from vireid.training.configuration import to_json, with_fields
 from vireid.training.loop import accelerator_for, seed_everything, train
@@ -146,7 +146,7 @@ def in_format_1(file: Path, name: str) -> dict[str, Any]:
     return new
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", ["agw", "fusion_dml", "peca", "wrim_net"])  # the recipes that there were then
 def test_a_checkpoint_of_format_1_loads_and_resumes_to_the_last_bit(tmp_path, name):
     straight = trained(tmp_path / "straight", name, 2)
     run = trained(tmp_path / "resumed", name, 1)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
+import torch
 
 from vireid import recipes
 from vireid.data.errors import BadInput
-from vireid.data.settings import Count, Share, settings
+from vireid.data.settings import Count, Share, hints, settings
 from vireid.data.size import Size
 from vireid.training.configuration import (
     NotChosen,
     as_assignments,
     describe,
     differences,
+    digest,
     from_json,
     to_json,
     with_fields,
@@ -230,3 +233,97 @@ def test_the_source_of_a_value_is_that_of_the_recipe_where_it_differs_from_the_d
     assert (found["schedule.warm_up_steps"].default, found["schedule.warm_up_steps"].source) == (2000, "not stated")
     assert found["schedule.decay"].source == "code of AGW"  # the default of the class
     assert found["epochs"].source.startswith("supplement")
+
+
+# --- hostile values ---------------------------------------------------------------------------------------------------
+
+
+HOSTILE = (
+    *("-inf", "-1e9", "-1", "0", "1e-300", "true", "null", "", "''", "x", "nan", "0x7", "1_0", "[]", "{}", "[[1]]"),
+    *("[0]", "[1,0]", "[0,0]", "[0.0,0.0]", "[-1,2]", "[nan,1]", "[2,1]", "[1000000000,1,1,1]", "[1,2,3,4]"),
+    *("!!python/object:os.system x", "1", "2", "16384", "1e9", "1000000000", "99999999999999999999", "1e300", "inf"),
+)
+SMALL = ("trunk=tiny", "weights=none", "size=64x32")
+
+
+def accepted(name):
+    """(path, configuration) for every hostile value that some field of a recipe takes; the largest comes last."""
+    paper = with_fields(recipes.recipe(name).PAPER, SMALL)
+    for field in describe(paper):
+        part = () if field.chosen else (f"{field.path.rpartition('.')[0]}={field.part}",)
+        for value in HOSTILE:
+            told = (*part, f"{field.path}={value}")
+            try:
+                yield (*told[:-1], field.path), with_fields(paper, told)
+            except BadInput as error:
+                assert "\n" not in str(error), told
+
+
+@pytest.mark.parametrize("name", recipes.recipes())
+def test_a_hostile_value_is_refused_or_can_be_used(name):
+    """Anything but BadInput is a traceback for the user. A network is built for the last value of each field."""
+    pictures = torch.randint(0, 255, (2, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pipelines, last, modality = set(), {}, torch.tensor([0, 1])
+    for path, config in accepted(name):
+        last[path] = config
+        assert all(0 <= config.training.schedule.factor(epoch, 1, 3, 9) <= 1 for epoch in (0, 1, 8))
+        with used(path):
+            if (pipeline := config.augmentation()) not in pipelines:
+                pipelines.add(pipeline)
+                pipeline(pictures, modality, torch.Generator().manual_seed(0))
+    for path, config in last.items():
+        assert from_json(type(config), to_json(config)) == config
+        with used(path):
+            if path[-1].startswith("optimiser"):
+                layer = torch.nn.Linear(2, 2)
+                optimiser = config.training.optimiser.build(layer, [layer.bias])
+                layer(torch.ones(1, 2)).sum().backward()
+                optimiser.step()
+            elif path[-1].partition(".")[0] not in hints(Training):
+                recipes.build(name, config, 5, pretrained=False)
+    assert len(last) > 30 and len(pipelines) > 10
+
+
+@contextlib.contextmanager
+def used(path):
+    """A value may be refused when it is used, in one sentence."""
+    try:
+        yield
+    except BadInput as error:
+        assert "\n" not in str(error), path
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *("optimiser.lr=-1", "optimiser.momentum=2", "optimiser.weight_decay=-1", "flip.p=5", "crop.padding=-4"),
+        *("gem_power=0", "visible_per_identity=0", "erasing.area=[0.4,0.02]", "crop.fill=-1", "views=true", "clip="),
+        *("identities_per_batch=0", "seed=99999999999999999999", "schedule.decay=2", "gradient_clip=0", "erasing="),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(told):
+    with pytest.raises(BadInput):
+        with_fields(recipes.recipe("agw").PAPER, ["erasing=RandomErasing", told])
+
+
+@pytest.mark.parametrize("name", recipes.recipes())
+def test_every_part_that_can_be_chosen_says_what_it_is(name):
+    for field in describe(recipes.recipe(name).PAPER):
+        assert set(field.choices) <= set(field.takes.split(" or "))
+        assert all(len(what) > 10 and not what.startswith(f"{part}(") for part, what in field.choices.items()), field
+    (erasing,) = [field for field in describe(recipes.recipe("agw").PAPER) if field.path == "erasing"]
+    assert set(erasing.choices) == {"ChannelErasing", "RandomErasing"}
+
+
+def test_a_field_of_a_part_that_is_not_chosen_has_the_value_that_it_would_get():
+    found = {(field.path, field.part): field for field in describe(recipes.recipe("agw").PAPER)}
+    assert found["optimiser.lr", "Adam"].usual == 3.5e-4 and found["optimiser.lr", "Adam"].default is None
+    assert found["optimiser.lr", "SGD"].usual is None and found["optimiser.lr", "SGD"].default == 0.1
+
+
+def test_a_value_that_equals_the_default_does_not_make_another_configuration():
+    """The default of `crop.fill` is written 0 in the code, and is read as 0.0."""
+    paper = recipes.recipe("agw").PAPER
+    for same in (with_fields(paper, ["crop.fill=0"]), from_json(type(paper), to_json(paper))):
+        assert digest(to_json(same)) == digest(to_json(paper))
+    assert digest(to_json(with_fields(paper, ["crop.fill=1"]))) != digest(to_json(paper))

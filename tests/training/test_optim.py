@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vireid.data.errors import BadInput
-from vireid.training.optim import SGD, Adam, WarmUpSteps, set_learning_rate
+from vireid.training.optim import SGD, Adam, OwnRate, WarmUpSteps, set_learning_rate
 
 
 def agw_rate(epoch: int) -> float:
@@ -79,3 +79,19 @@ def test_sgd_is_nesterov_with_coupled_decay_worked_by_hand():
     model(torch.ones(1, 1)).sum().backward()
     built.step()
     assert model.weight.item() == pytest.approx(2.0 - 0.228)
+
+
+@pytest.mark.parametrize("kind", [SGD(lr=0.2, trunk_factor=0.5, weight_decay=0.01), Adam(lr=0.2, weight_decay=0.01)])
+def test_parameters_with_a_rate_of_their_own_are_one_more_group(kind):
+    """Centres that are in the list of new parameters too: their own rate counts, and the schedule holds for it."""
+    network = nn.Module()
+    network.trunk, network.head = nn.Linear(2, 2), nn.Linear(2, 2)
+    network.centres, network.frozen = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(1), requires_grad=False)
+    network.own_rates = lambda: {"centres": OwnRate((network.centres,), 5.0, weight_decay=0.0)}
+    optimiser = kind.build(network, [*network.head.parameters(), network.centres])
+    groups = {group["name"]: group for group in optimiser.param_groups}
+    assert {name: len(group["params"]) for name, group in groups.items()} == {"trunk": 2, "new": 2, "centres": 1}
+    assert groups["centres"]["params"][0] is network.centres
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {"trunk": 0.01, "new": 0.01, "centres": 0}
+    rates = set_learning_rate(optimiser, 0.1)
+    assert rates["centres"] == pytest.approx(0.1) and rates["new"] == pytest.approx(0.02)

@@ -14,12 +14,13 @@ import torch
 
 from tests.training.facts import DATA, VALIDATION, some_facts
 from vireid.data.errors import BadInput
-from vireid.training.run import DataFacts, Hardware, _git_commit, create, held, open_run, surroundings
+from vireid.training.run import DataFacts, Hardware, _git_commit, create, extend, held, open_run, surroundings
 
 
 def test_a_run_is_made_once(tmp_path):
     run = create(tmp_path / "a" / "b", some_facts())
     assert open_run(run.path).facts == some_facts(started=run.facts.started)
+    run.checkpoint.write_bytes(b"weights")
     with pytest.raises(BadInput, match=r"holds a run already.*--resume"):
         create(run.path, some_facts())
     (tmp_path / "full").mkdir()
@@ -30,6 +31,43 @@ def test_a_run_is_made_once(tmp_path):
     with pytest.raises(BadInput):
         create(tmp_path / "file", some_facts())
     assert (tmp_path / "full" / "thesis.tex").read_text() == "do not lose"
+
+
+@pytest.mark.parametrize("kept", ["last.pt", "best.pt", "reports", "log.jsonl"])
+def test_a_run_that_saved_nothing_leaves_the_directory_free_and_any_other_does_not(tmp_path, kept):
+    run = create(tmp_path / "run", some_facts())
+    run.log.write_text("")  # as the journal leaves it before the first epoch
+    (run.path / "notes.txt").write_text("do not lose")
+    assert not run.saved
+    again = create(run.path, some_facts(seed=7))
+    assert open_run(run.path).facts.seed == 7 and (run.path / "notes.txt").read_text() == "do not lose"
+    (run.path / kept).write_text('{"epoch": 0}\n')
+    assert again.saved
+    with pytest.raises(BadInput, match="holds a run already"):
+        create(run.path, some_facts())
+    assert open_run(run.path).facts.seed == 7
+
+
+def test_a_run_that_cannot_be_read_is_not_replaced(tmp_path):
+    (tmp_path / "run.json").write_text('{"recipe": ')
+    with pytest.raises(BadInput, match="holds a run already"):
+        create(tmp_path, some_facts())
+    assert (tmp_path / "run.json").read_text() == '{"recipe": '
+
+
+def test_an_extension_changes_the_number_of_epochs_and_is_recorded(tmp_path):
+    run = create(tmp_path / "run", some_facts(set=("epochs=2", "seed=0")))
+    before = run.settings
+    longer = extend(run, {**run.facts.config, "epochs": 5}, "vireid train --extend epochs=5", same=True)
+    longer = extend(longer, {**run.facts.config, "epochs": 9}, "vireid train --extend epochs=9", same=False)
+    read = open_run(run.path)
+    assert read.facts == longer.facts and read.facts.config["epochs"] == 9 and read.settings != before
+    assert read.facts.set == ("seed=0", "epochs=9") and read.facts.command == run.facts.command
+    assert [(one.before, one.after, one.command, one.same) for one in read.facts.extensions] == [
+        (2, 5, "vireid train --extend epochs=5", True),
+        (5, 9, "vireid train --extend epochs=9", False),
+    ]
+    assert run.facts.as_begun and not read.facts.as_begun
 
 
 def test_what_is_no_run_is_one_sentence(tmp_path):
@@ -53,7 +91,7 @@ def test_run_json_has_the_documented_layout_and_comes_back_typed(tmp_path):
     said = json.loads((run.path / "run.json").read_text())
     assert list(said) == [
         *("recipe", "row", "set", "seed", "config", "command", "data", "validation", "processes", "normalisation"),
-        *("started", "versions", "git_commit", "hardware", "format"),
+        *("started", "versions", "git_commit", "hardware", "extensions", "weights", "plugins", "format"),
     ]
     assert said["format"] == 2 and said["set"] == ["epochs=2"] and said["data"]["fold"] is None
     assert list(said["hardware"]) == ["system", "processor", "cores", "threads", "gpus"]
@@ -203,6 +241,13 @@ def test_the_git_commit_has_a_plus_where_files_differ_from_it(tmp_path):
     assert _git_commit(package) == commit + "+"
     shutil.rmtree(package / "recipes")
     assert _git_commit(package) == commit
+    other = tmp_path / "mine.py"
+    other.write_text("")
+    assert _git_commit(package) == commit and _git_commit(package, [other]) == commit + "+"
+    assert _git_commit(package, [package / "recipe.py"]) == commit
+    (package / "recipe.pyc").write_text("")
+    assert _git_commit(package, [package / "recipe.pyc"]) == commit + "+"  # ignored, but used
+    assert _git_commit(package, [Path("/nowhere/recipe.py")]) == commit + "+"
     (package / "recipe.py").write_text("changed")
     assert _git_commit(package) == commit + "+"
     assert _git_commit(Path("/usr/lib/site-packages/package")) is None

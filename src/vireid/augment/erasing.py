@@ -11,7 +11,7 @@ import torch
 from vireid.augment.boxes import first_fitting, uniform
 from vireid.augment.normalise import MEAN, STD
 from vireid.augment.operation import augmented
-from vireid.data.settings import Positive, Share, settings
+from vireid.data.settings import PositiveRange, Share, ShareRange, settings
 
 # The colour that CAJ's code writes into the rectangle. It is the mean colour of CIFAR-10 in the range 0..1. CAJ's code
 # writes it after normalisation, where 0 is ImageNet's mean colour, so the rectangle is brighter than that mean.
@@ -82,10 +82,10 @@ class RandomErasing:
     p: Share = 0.5
     """paper (Zhong et al.): probability that a picture gets a rectangle."""
 
-    area: tuple[Share, Share] = (0.02, 0.4)
+    area: ShareRange = (0.02, 0.4)
     """paper (Zhong et al.): area of the rectangle as a share of the picture's, drawn uniformly."""
 
-    aspect: tuple[Positive, Positive] = (0.3, 1 / 0.3)
+    aspect: PositiveRange = (0.3, 1 / 0.3)
     """paper (Zhong et al.): height over width of the rectangle, drawn uniformly."""
 
     fill: Literal["mean", "noise"] = "mean"
@@ -120,10 +120,10 @@ class ChannelErasing:
     p: Share = 0.5
     """code of CAJ: probability that a picture gets a rectangle."""
 
-    area: tuple[Share, Share] = (0.02, 0.4)
+    area: ShareRange = (0.02, 0.4)
     """code of CAJ: area of the rectangle as a share of the picture's, drawn uniformly."""
 
-    aspect: tuple[Positive, Positive] = (0.3, 1 / 0.3)
+    aspect: PositiveRange = (0.3, 1 / 0.3)
     """code of CAJ: height over width of the rectangle, drawn uniformly."""
 
     fill: Literal["caj_const", "random_per_channel", "zero"] = "caj_const"

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from torch.nn import functional
 
 from vireid.augment.boxes import first_fitting, uniform
 from vireid.augment.operation import augmented
-from vireid.data.settings import Positive, Share, Whole, settings
+from vireid.data.errors import BadInput
+from vireid.data.settings import PositiveRange, Share, ShareRange, Whole, settings
 
 # How many cuts are tried for each picture.
 TRIES = 20
@@ -44,15 +47,23 @@ class PadCrop:
 
     It shifts the picture by up to `padding` pixels. `draw` returns the top and the left of the cut in the padded
     picture, each in 0..2×padding.
+
+    Raises (when it is applied):
+        BadInput: the padding is not below the height and the width.
     """
 
     padding: Whole = 10
     """code of AGW: pixels of border on each side before the cut."""
 
-    fill: float = 0
+    fill: Annotated[float, Interval(ge=0, le=255)] = 0
     """code of AGW: value of the border."""
 
     def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> list[list[int]]:
+        if self.padding >= min(size):
+            raise BadInput(
+                f"crop.padding is {self.padding}, which can move pictures of {size[0]}x{size[1]} out of view; choices: "
+                f"0 to {min(size) - 1}"
+            )
         return torch.randint(2 * self.padding + 1, (count, 2), generator=generator).tolist()
 
     def change(self, image: torch.Tensor, drawn: Sequence[int]) -> None:
@@ -74,10 +85,10 @@ class MultiScaleCrop:
     `draw` returns top, left, height and width of the cut. It returns the whole picture if none of 20 tries fits.
     """
 
-    area: tuple[Share, Share] = (0.7, 1.0)
+    area: ShareRange = (0.7, 1.0)
     """not stated: area of the cut as a share of the picture's, drawn uniformly."""
 
-    aspect: tuple[Positive, Positive] = (0.30, 0.45)
+    aspect: PositiveRange = (0.30, 0.45)
     """not stated: width over height of the cut in pixels, drawn uniformly in its logarithm. These values fit upright
     people; the values that are usual for photographs of objects would squash them."""
 

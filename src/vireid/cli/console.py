@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,17 @@ from vireid.data.errors import BadInput
 from vireid.data.stored import check_output
 from vireid.data.stored import write_json as write
 
+_arguments: list[str] = []
+
+
+def remember(arguments: Sequence[str]) -> None:
+    """Keep the arguments that the program was called with, by a shell or by a Python function, for `command`."""
+    _arguments[:] = arguments
+
 
 def command() -> str:
     """The command as it was given, for runs and reports to record."""
-    return shlex.join(["vireid", *sys.argv[1:]])
+    return shlex.join(["vireid", *_arguments])
 
 
 def write_json(path: str | Path | None, value: Any) -> None:
@@ -73,9 +80,55 @@ def add_json(verb: argparse.ArgumentParser, help: str) -> None:
     add_output(verb, "--json", help)
 
 
-def add_output(verb: argparse.ArgumentParser, option: str, help: str) -> None:
+def add_tables(verb: argparse.ArgumentParser, *, html: bool = False, default: str = "") -> None:
+    """The options `--format` and `--out FILE`, for the tables that a verb prints.
+
+    Args:
+        verb: the verb.
+        html: whether HTML is one of the formats.
+        default: what is written without `--out`, for its help.
+    """
+    choices = ("text", "csv", "markdown", "latex", *(["html"] if html else []))
+    verb.add_argument("--format", choices=choices, help=f"of what is printed or written: {', '.join(choices)}")
+    verb.add_argument(
+        "--out",
+        action="append",
+        type=lambda text: check_output(Path(text)),
+        metavar="FILE",
+        help=f"write a file, in --format or that of its ending; may be repeated{default}",
+    )
+
+
+def outputs(options: argparse.Namespace, *, html: bool = False, usual: str = "text") -> list[tuple[str, Path]]:
+    """The files of `--out`, each with its format. Call it before the work, because an ending may be unknown.
+
+    Raises:
+        BadInput: no format has the ending of a file, and there is no `--format`.
+    """
+    from vireid.figures.tables import format_of
+
+    return [(options.format or format_of(file, html=html, usual=usual), file) for file in options.out or ()]
+
+
+def show(options: argparse.Namespace, files: Sequence[tuple[str, Path]], render: Callable[[str], str]) -> None:
+    """Print tables and write the files.
+
+    Args:
+        options: `--format` says how the tables are printed, if there is no file.
+        files: what `outputs` gave.
+        render: makes the text of a format.
+    """
+    from vireid.figures.tables import write as write_table
+
+    print(render("text" if files else options.format or "text").rstrip("\n"))
+    sys.stdout.flush()  # a file may be standard output itself
+    for form, file in files:
+        write_table(file, render(form))
+
+
+def add_output(verb: argparse.ArgumentParser, option: str, help: str, *, required: bool = False) -> None:
     """An option for a file to write. What makes writing impossible is said before the work begins."""
-    verb.add_argument(option, type=lambda text: check_output(Path(text)), metavar="FILE", help=help)
+    verb.add_argument(option, required=required, type=lambda text: check_output(Path(text)), metavar="FILE", help=help)
 
 
 def count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""`vireid data check` and `vireid data synthesise`."""
+"""`vireid data check`, `vireid data split` and `vireid data synthesise`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,36 @@ LAYOUTS = ("sysu-mm01", "regdb", "llcm")
 
 def register(verbs: argparse._SubParsersAction) -> None:
     """Add the verb group."""
-    group = verbs.add_parser("data", help="check or generate data", description="Check a data set, or generate one.")
+    what = "Check, split or generate a data set."
+    group = verbs.add_parser("data", help="check, split or generate data", description=what)
     group.set_defaults(verb_function=lambda options: group.print_help())
     nouns = group.add_subparsers(dest="noun", metavar="VERB")
 
     check = nouns.add_parser(
         "check",
         help="the dataset doctor",
-        description="Count files, identities and cameras "
-        "against what was published, and name every file that cannot be used.",
+        description="Count files, identities and cameras against what was published, and name every file that cannot "
+        "be used. The exit code is 2 if pictures cannot be read, or if a person is in more than one split.",
     )
     check.add_argument("data", metavar="LAYOUT:PATH", help="e.g. sysu-mm01:/data/SYSU-MM01")
     console.add_fold(check, "RegDB's fold, 1 to 10 (default 1)", default=1)
     check.add_argument("--decode", action="store_true", help="also decode every picture (minutes)")
     console.add_json(check, "write what was found as JSON")
     check.set_defaults(verb_function=run_check)
+
+    split = nouns.add_parser(
+        "split",
+        help="people to train, validation and test",
+        description="Give each person of own pictures one split at random, and write a table that folder:TABLE reads. "
+        "The shares are of people, not of pictures. Test people have pictures of both modalities.",
+    )
+    split.add_argument("source", metavar="TABLE|FOLDER", type=Path, help="own pictures; their split is ignored")
+    console.add_output(split, "--out", "the table to write", required=True)
+    for name, share in (("train", 0.5), ("val", 0.1), ("test", 0.4)):
+        split.add_argument(f"--{name}", type=float, default=share, metavar="X", help=f"share, default {share}")
+    split.add_argument("--seed", type=console.count, default=0, metavar="S", help="the same seed gives the same splits")
+    console.add_json(split, "write the counts as JSON")
+    split.set_defaults(verb_function=run_split)
 
     make = nouns.add_parser(
         "synthesise",
@@ -47,6 +62,9 @@ def register(verbs: argparse._SubParsersAction) -> None:
     make.add_argument("--seed", type=console.count, default=0, metavar="S", help="the same seed gives the same files")
     make.add_argument("--size", type=Size.parse, default=Size(288, 144), metavar="HxW", help="default 288x144")
     make.add_argument("--difficulty", type=float, default=0.5, metavar="D", help="0 easy to 1 hard (default 0.5)")
+    make.add_argument(
+        "--infrared", choices=("near", "thermal"), help="infrared camera: thermal (default for regdb) or near"
+    )
     for factor, meaning in FACTORS.items():
         make.add_argument(f"--{factor.replace('_', '-')}", type=float, metavar="X", help=f"{meaning}, 0 to 1")
     make.add_argument("--workers", type=console.count, metavar="N", help="processes (default: one per core)")
@@ -75,6 +93,8 @@ def run_check(options: argparse.Namespace) -> None:
     print(console.table(["count", "found", "published"], lines))
     print("\n".join(checkup.remarks()))
     console.write_json(options.json, checkup.to_json())
+    if checkup.failures:
+        raise BadInput(f"{layout}:{root}: {', and '.join(checkup.failures)}; they are listed above")
 
 
 def _expected(checkup: Checkup, name: str) -> str:
@@ -83,13 +103,27 @@ def _expected(checkup: Checkup, name: str) -> str:
     return "" if expected is None else "as found" if expected == checkup.counts[name] else f"{expected:,}"
 
 
+def run_split(options: argparse.Namespace) -> None:
+    """Write the table and say what is in it."""
+    from vireid.datasets.split import SplitOptions, divide
+
+    shares = {name: getattr(options, name) for name in ("train", "val", "test")}
+    done = divide(SplitOptions(source=options.source, out=options.out, seed=options.seed, **shares))
+    print(f"folder:{done.out}")
+    lines = [[name, *(f"{number:,}" for number in found.values())] for name, found in done.splits.items()]
+    print(console.table(["split", "people", "visible", "infrared"], lines))
+    print("\n".join(f"note: {note}" for note in done.notes) + ("\n" if done.notes else ""), end="")
+    console.write_json(options.json, done.to_json())
+
+
 def run_synthesise(options: argparse.Namespace) -> None:
     """Write the world and say what is in it."""
     from vireid.synthesis.world import World, write_world
     from vireid.training.progress import Terminal
 
     factors = {name: getattr(options, name) for name in FACTORS}
-    world = World(options.identities, seed=options.seed, difficulty=options.difficulty, **factors)
+    infrared = options.infrared
+    world = World(options.identities, options.seed, options.difficulty, infrared=infrared, **factors)
     if options.pictures == 0:
         raise BadInput("--pictures takes a whole number of 1 or more")
     with Terminal().bar("rendering") as advance:

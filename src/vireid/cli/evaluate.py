@@ -13,7 +13,9 @@ from vireid.data.errors import BadInput
 if TYPE_CHECKING:
     from vireid.evaluation.report import Report
 
+Files = Sequence[tuple[str, Path]]
 RERANKERS = ("none", "k-reciprocal", "query-expansion")
+PROTOCOLS = "one or more, or a layout for its usual ones"
 EMBEDDINGS = ("neck", "pooled", "both")
 
 
@@ -24,22 +26,22 @@ def register(verbs: argparse._SubParsersAction) -> None:
         "score",
         help="evaluate features of any model",
         description="Evaluate features made by any model: an .npz file with features (N×D), identity, camera, modality "
-        "(0 visible, 1 infrared), in the data set's file order.",
+        "(0 or visible, 1 or infrared), in the data set's file order. RegDB's protocols need no camera.",
     )
     score.add_argument("features", metavar="FEATURES.npz", help="the features file")
-    score.add_argument("--protocol", nargs="+", action="extend", required=True, metavar="P", help="one or more")
+    score.add_argument("--protocol", nargs="+", action="extend", required=True, metavar="P", help=PROTOCOLS)
     score.add_argument("--distance", choices=("cosine", "euclidean"), default="cosine", help="cosine or euclidean")
     _add_common(score)
     score.set_defaults(verb_function=run_score)
 
     report = verbs.add_parser(
         "report",
-        help="runs side by side as one HTML file",
+        help="runs side by side as one HTML file, or as tables",
         description="Write one HTML file that needs no other file: results of several runs side by side, with "
-        "intervals.",
+        "intervals and paired differences; or print or write the numbers as a table.",
     )
     report.add_argument("directories", metavar="RUN", nargs="+", type=Path, help="run directories that were tested")
-    console.add_output(report, "--out", "default: RUN/report.html of the first run")
+    console.add_tables(report, html=True, default="; default: RUN/report.html of the first run")
     report.set_defaults(verb_function=run_report)
 
 
@@ -52,7 +54,7 @@ def _register_test(verbs: argparse._SubParsersAction) -> None:
     )
     test.add_argument("directory", metavar="RUN", type=Path, help="a run directory")
     console.add_data(test)
-    test.add_argument("--protocol", nargs="+", action="extend", metavar="P", help="default: the layout's own")
+    test.add_argument("--protocol", nargs="+", action="extend", metavar="P", help=PROTOCOLS)
     test.add_argument("--flip", action="store_true", help="average with the mirrored picture's feature, and say so")
     test.add_argument(
         "--embedding",
@@ -67,6 +69,7 @@ def _register_test(verbs: argparse._SubParsersAction) -> None:
         help="last (default), or best of a run trained with --validate-every",
     )
     test.add_argument("--untrained", action="store_true", help="the network before its first step, for comparison")
+    test.add_argument("--allow-overlap", action="store_true", help="test although people are in more than one split")
     console.add_fold(test, "RegDB's fold; only the one that the run was trained on")
     test.add_argument("--batch", type=console.count, default=64, metavar="N", help="pictures at once (default 64)")
     test.add_argument("--precision", choices=("off", "bf16", "fp16"), default="off", help="off, bf16 or fp16")
@@ -85,21 +88,23 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="SYSU-MM01's rand_perm_cam.mat: evaluate by its draw beside AGW's and print the difference",
     )
+    console.add_tables(verb)
     console.add_json(verb, "write the report as JSON (a list when there are several)")
 
 
 def run_score(options: argparse.Namespace) -> None:
     """Score a features file."""
-    from vireid.evaluation.report import with_counts
+    from vireid.evaluation.report import expanded
     from vireid.evaluation.scoring import read_features, score, with_both_draws
 
+    files = console.outputs(options)
     if options.rerank != "none" and options.distance != "cosine":
         raise BadInput(f"--rerank compares by cosine: leave out --distance {options.distance}")
     columns = read_features(options.features)
     how = {"distance": options.distance, "rerank": options.rerank, "permutation": options.permutation}
-    names = with_both_draws(options.protocol, options.permutation)
+    names = with_both_draws(expanded(options.protocol), options.permutation)
     reports = [score(**columns, protocol=name, **how) for name in names]
-    _show([with_counts(report, columns["identity"], columns["modality"]) for report in reports], options.json)
+    _show(reports, options, files)
 
 
 def run_test(options: argparse.Namespace) -> None:
@@ -108,6 +113,7 @@ def run_test(options: argparse.Namespace) -> None:
     from vireid.experiments.test import TestOptions, test
     from vireid.training.progress import Terminal
 
+    files = console.outputs(options)
     found = test(
         TestOptions(
             run=options.directory,
@@ -126,11 +132,12 @@ def run_test(options: argparse.Namespace) -> None:
             permutation=options.permutation,
             features=options.features,
             breakdown=options.breakdown is not None,
+            allow_overlap=options.allow_overlap,
             command=console.command(),
         ),
         Terminal(),
     )
-    _show([one.report for one in found], options.json, [one.title for one in found])
+    _show([one.report for one in found], options, files, [one.title for one in found])
     pieces = [one.breakdown for one in found if one.breakdown]
     if pieces:
         print("\n".join(["", *(lines(one) for one in pieces)]))
@@ -138,19 +145,37 @@ def run_test(options: argparse.Namespace) -> None:
         console.write_json(options.breakdown, written[0] if len(written) == 1 else written)
 
 
-def _show(reports: Sequence[Report], json: Path | None, titles: Sequence[str] = ()) -> None:
-    """Print the table, how much SYSU-MM01's two draws differ where both are there, and write the `--json` file."""
-    from vireid.evaluation.report import draw_differences, table
+def _show(reports: Sequence[Report], options: argparse.Namespace, files: Files, titles: Sequence[str] = ()) -> None:
+    """Print the table and how much SYSU-MM01's two draws differ, and write the files that were asked for."""
+    from vireid.evaluation.report import draw_differences, heads, table, warnings
+    from vireid.figures import tables
 
-    print("\n".join([table(reports, titles), *draw_differences(reports)]))
+    def render(form: str) -> str:
+        if form == "text":
+            return "\n".join([table(reports, titles), *draw_differences(reports)])
+        notes = [*(f"warning: {warning}" for warning in warnings(reports)), *draw_differences(reports)]
+        return tables.render(tables.of_reports(reports, titles or heads(reports), notes), form)
+
+    console.show(options, files, render)
     found = [report.to_json() for report in reports]
-    console.write_json(json, found[0] if len(found) == 1 else found)
+    console.write_json(options.json, found[0] if len(found) == 1 else found)
 
 
 def run_report(options: argparse.Namespace) -> None:
-    """Write the page and say where it is."""
-    from vireid.figures.page import write_page
+    """Write the page and say where it is, or print or write the tables."""
+    from vireid.figures import page, tables
     from vireid.training.run import open_run
 
+    files = console.outputs(options, html=True, usual="html")
     runs = [open_run(directory) for directory in options.directories]
-    print(write_page(options.out or options.directories[0] / "report.html", runs))
+    form = options.format or "html"
+    if not files and form == "html":
+        files = [(form, options.directories[0] / "report.html")]
+    if not files:
+        print(tables.render(page.document(runs), form).rstrip("\n"))
+    for form, file in files:
+        if form == "html":
+            page.write_page(file, runs)
+        else:
+            tables.write(file, tables.render(page.document(runs), form))
+        print(file)

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vireid.cli import data, demo, evaluate, tables, train
+from vireid.cli import console, data, demo, embed, evaluate, settings, sweep, tables, train
 from vireid.data import output
 from vireid.data.errors import BadInput, unknown
 
-GROUPS = (demo, data, train, evaluate, tables)
+GROUPS = (demo, data, train, sweep, settings, evaluate, embed, tables)
 # How `vireid --help` groups the verbs.
 SECTIONS = {
     "start": ("demo", "data"),
-    "train": ("train", "folds", "fields", "cost"),
+    "train": ("train", "sweep", "folds", "fields", "cost"),
     "measure": ("test", "score", "report"),
+    "use": ("embed",),
     "papers": ("rows", "reproduce"),
 }
 
@@ -28,6 +29,13 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs) -> None:
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        found, rest = super().parse_known_args(args, namespace)
+        if strange := [word.partition("=")[0] for word in rest if word.startswith("--") and len(word) > 2]:
+            own = [option for option in self._option_string_actions if option.startswith("--")]
+            raise unknown(f"option of {self.prog}", strange[0], own)
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message.rstrip('.')}; '{self.prog} --help' lists what it takes")
@@ -58,9 +66,43 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser, help=argparse.SUPPRESS)
     for group in GROUPS:
         group.register(verbs)
+    _add_plugin(top)
     top.usage = "vireid [-h] [--version] VERB ..."
     top.epilog = _grouped({action.dest: action.help or "" for action in verbs._choices_actions})
     return top
+
+
+def _add_plugin(parser: argparse.ArgumentParser) -> None:
+    """Add `--plugin FILE.py` to a parser and to those of its verbs. `_load_plugins` has done what it asks for."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="also use the recipe, data set, protocols or augmentations of this file (it is executed); repeatable",
+    )
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for verb in {id(one): one for action in below for one in action.choices.values()}.values():
+        _add_plugin(verb)
+
+
+def _load_plugins(arguments: Sequence[str]) -> None:
+    """Load the plug-ins before anything else is read, because other options and `--help` may name what they hold."""
+    words = iter(arguments)
+    files = []
+    for word in words:
+        if word == "--":
+            break
+        if word == "--plugin":
+            files.append(next(words, ""))
+        elif word.startswith("--plugin="):
+            files.append(word.partition("=")[2])
+    files = [file for file in files if file and not file.startswith("-")]  # the parser explains what is missing
+    if files:
+        from vireid.plugins import plugin
+
+        for file in files:
+            plugin(file)
 
 
 def _grouped(helps: dict[str, str]) -> str:
@@ -82,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Idle threads sleep instead of spinning. Where other work shares the cores (a loader's workers are enough), torch's
     # spinning OpenMP threads take the time that the working one needs: a training step was measured 7 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    console.remember(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(parser(), arguments)
     except SystemExit as end:  # argparse ends the program after --help
@@ -94,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Run one command and return its exit code; what it printed may still be in Python's buffer."""
     try:
+        _load_plugins(sys.argv[1:] if arguments is None else arguments)
         options = top.parse_args(arguments)
         if options.version:
             from importlib.metadata import version

@@ -1,37 +1,24 @@
-"""`vireid rows`, `vireid reproduce`, `vireid cost` and `vireid fields`: recipes and their tables."""
+"""`vireid rows`, `vireid reproduce` and `vireid cost`: recipes and their tables."""
 
 from __future__ import annotations
 
 import argparse
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vireid.cli import console
 from vireid.data.errors import BadInput
 from vireid.data.size import Size
 
 if TYPE_CHECKING:
-    from vireid.experiments.cited import Cited
     from vireid.experiments.rows import Comparison
-    from vireid.training.configuration import Field
 
 RUNS = Path("runs")  # where runs are, unless --runs says otherwise
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
-    """Add the four verbs."""
-    fields = verbs.add_parser(
-        "fields",
-        help="every setting of a recipe",
-        description="Every field that --set takes: type, range or choices, value, where the value comes from, and what "
-        "it means.",
-    )
-    fields.add_argument("recipe", metavar="RECIPE[:ROW]", help="e.g. agw, or peca:table3/m1")
-    console.add_json(fields, "write the fields as JSON")
-    fields.set_defaults(verb_function=run_fields)
-
+    """Add the three verbs."""
     rows = verbs.add_parser(
         "rows",
         help="every table row, paper and ours",
@@ -79,47 +66,27 @@ def _add_runs(verb: argparse.ArgumentParser, help: str) -> None:
 
 def _add_files(verb: argparse.ArgumentParser) -> None:
     console.add_json(verb, "write the rows as JSON, commands included")
-    console.add_output(verb, "--markdown", "write the tables as Markdown")
-    console.add_output(verb, "--html", "write the tables as one HTML file")
-
-
-def run_fields(options: argparse.Namespace) -> None:
-    """Print every field of a recipe's configuration."""
-    from vireid import recipes
-    from vireid.data.stored import as_json
-    from vireid.training.configuration import describe
-
-    _, _, row = recipes.find_row(options.recipe)
-    found = describe(row.config)
-    print("\n".join(_field(field) for field in found))
-    console.write_json(options.json, [as_json(field) for field in found])
-
-
-def _field(field: Field) -> str:
-    """One field in two to four lines."""
-    value = field.default if field.chosen else f"(with {field.path.rpartition('.')[0]}={field.part})"
-    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-    head = f"{field.path} = {shown}" if field.chosen else f"{field.path} {shown}"
-    body = textwrap.wrap(f"{field.source}: {field.meaning}", 92, initial_indent="    ", subsequent_indent="    ")
-    return "\n".join([head, f"    takes {field.takes}", *body])
+    console.add_tables(verb, html=True)
 
 
 def run_rows(options: argparse.Namespace) -> None:
     """Print every row, with what was measured for it under `--runs`."""
     from vireid.experiments.rows import rows
+    from vireid.figures import comparison, tables
     from vireid.training.progress import Terminal
 
+    files = console.outputs(options, html=not options.cited)
     if options.cited:
         from vireid.experiments.cited import cited
 
         numbers = cited(options.recipe)
-        print(_cited_table(numbers))
+        console.show(options, files, lambda form: tables.render(comparison.cited(numbers), form))
         console.write_json(options.json, [one.to_json() for one in numbers])
         return
     if options.runs is not None and not options.runs.is_dir():
         raise BadInput(f"--runs {options.runs} is not a folder")
     found = rows(options.recipe, runs=options.runs or RUNS, progress=Terminal())
-    _show(found, options, f"vireid rows {options.recipe or ''}".strip())
+    _show(found, options, files, f"vireid rows {options.recipe or ''}".strip())
     if options.commands:
         print("\n".join(["", *(f"{one.recipe}:{one.name}: {one.command}" for one in found)]))
 
@@ -132,9 +99,10 @@ def run_reproduce(options: argparse.Namespace) -> None:
 
     names = ("recipe", "table", "data", "folds", "seeds", "workers", "cache")
     asked = {name: getattr(options, name) for name in names}
+    files = console.outputs(options, html=True)
     runs, changes = options.runs or RUNS, tuple(options.set)
     found = reproduce(ReproduceOptions(**asked, runs=runs, set=changes, command=console.command()), Terminal())
-    _show(found, options, f"vireid reproduce {options.recipe} {options.table}".strip())
+    _show(found, options, files, f"vireid reproduce {options.recipe} {options.table}".strip())
     for page in write_curves(runs / options.recipe, found):
         print(f"curve: {page}")
     failed = [one.name for one in found if one.failed]
@@ -142,31 +110,14 @@ def run_reproduce(options: argparse.Namespace) -> None:
         raise BadInput(f"failed: {', '.join(failed)}; the reasons stand below the table")
 
 
-def _show(found: Sequence[Comparison], options: argparse.Namespace, title: str) -> None:
+def _show(
+    found: Sequence[Comparison], options: argparse.Namespace, files: Sequence[tuple[str, Path]], title: str
+) -> None:
     """Print the tables, and write the files that were asked for."""
     from vireid.figures import comparison
 
-    print(comparison.as_text(found))
-    if options.markdown:
-        comparison.write(options.markdown, comparison.as_markdown(found))
-    if options.html:
-        comparison.write(options.html, comparison.as_html(found, title))
+    console.show(options, files, lambda form: comparison.render(found, form, title))
     console.write_json(options.json, [one.to_json() for one in found])
-
-
-def _cited_table(found: Sequence[Cited]) -> str:
-    """What the papers print for other methods, table by table, and the notes about single rows."""
-    from vireid.evaluation.report import SHORT
-
-    header = ["", "protocol", *SHORT.values()]
-    lines, notes = [], {}
-    for one in found:
-        who = f"{one.where} {one.method}"
-        lines.append([who, one.protocol, *(_cell(one.published, name) for name in SHORT)])
-        if one.note:
-            notes.setdefault((one.note, one.where, one.protocol), []).append(one.method)
-    told = [f"{where}, {protocol} ({', '.join(who)}): {note}" for (note, where, protocol), who in notes.items()]
-    return "\n".join([console.table(header, lines, left=2), *([""] if told else []), *told])
 
 
 def run_cost(options: argparse.Namespace) -> None:
@@ -188,7 +139,3 @@ def run_cost(options: argparse.Namespace) -> None:
         value = f"{found.counts[key] / scale:,.3f}" if scale > 1 else f"{found.counts[key]}"
         print(f"  {key.replace('_', ' '):20} {value:>12} {unit}{beside}")
     console.write_json(options.json, found.to_json())
-
-
-def _cell(values: Mapping[str, Any], name: str) -> str:
-    return f"{values[name]:.2f}" if values.get(name) is not None else "–"

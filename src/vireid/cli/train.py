@@ -7,29 +7,60 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vireid.cli import console
+from vireid.cli.settings import HelpOnRecipe
+from vireid.data.errors import BadInput
 
 if TYPE_CHECKING:
     from vireid.evaluation.report import Report
+    from vireid.experiments.train import TrainOptions
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
     """Add both verbs."""
+    _add_train(verbs)
+    _add_folds(verbs)
+
+
+def _add_train(verbs: argparse._SubParsersAction) -> None:
     train = verbs.add_parser(
         "train",
         help="train a recipe",
         description="Train a recipe, or one row of its paper's tables. The run directory holds everything that is "
         "needed to explain, resume and test it.",
-        epilog="The fields of a recipe, with types, choices and sources: vireid fields RECIPE",
+        add_help=False,
+        epilog="The fields of a recipe in short: vireid train RECIPE --help; in full: vireid fields RECIPE",
     )
-    train.add_argument("recipe", metavar="RECIPE[:ROW]", help="e.g. agw or agw:channel-augmentation; see vireid rows")
-    console.add_data(train)
-    train.add_argument("--run", required=True, type=Path, metavar="DIR", help="the run directory")
     train.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint, or start if there is none"
+        "-h", "--help", action=HelpOnRecipe, nargs="?", metavar="RECIPE", help="this help, and the fields of a recipe"
     )
+    train.add_argument(
+        "recipe",
+        nargs="?",
+        metavar="RECIPE[:ROW]",
+        help="e.g. agw or agw:channel-augmentation; see vireid rows. With --resume: default as in the run",
+    )
+    train.add_argument("--data", metavar="LAYOUT:PATH", help="e.g. sysu-mm01:/data/SYSU-MM01")
+    train.add_argument("--run", type=Path, metavar="DIR", help="the run directory")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint, or start if there is none; --resume --run DIR alone goes on as begun",
+    )
+    train.add_argument("--extend", metavar="epochs=N", help="with --resume: train up to this larger number of epochs")
+    train.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML; vireid fields --yaml prints them")
     console.add_set(train, "change fields of the configuration, e.g. epochs=20 size=128x64 optimiser.lr=0.05")
-    console.add_fold(train, "RegDB's fold, 1 to 10 (default 1)", default=1)
+    console.add_fold(train, "RegDB's fold, 1 to 10 (default 1)")
     console.add_loading(train, "keep resized pictures here for later epochs and runs")
+    train.add_argument(
+        "--dry-run", action="store_true", help="say what would be trained and how long it takes; write nothing"
+    )
+    console.add_json(train, "with --dry-run: write all of it as JSON")
+    _add_course(train)
+    train.set_defaults(verb_function=run_train)
+
+
+def _add_course(train: argparse.ArgumentParser) -> None:
+    """Options about what happens while it trains."""
     train.add_argument("--checkpoint-steps", type=console.count, metavar="N", help="also save every N steps")
     train.add_argument(
         "--skip-unreadable", action="store_true", help="replace pictures that cannot be read, and say so"
@@ -43,9 +74,11 @@ def register(verbs: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--validate-on", choices=("val", "test"), help="val (default); test chooses on the test set, and is flagged"
     )
+    train.add_argument("--allow-overlap", action="store_true", help="train although people are in more than one split")
     train.add_argument("--tracker", metavar="NAME", help="also log to tensorboard, wandb or mlflow")
-    train.set_defaults(verb_function=run_train)
 
+
+def _add_folds(verbs: argparse._SubParsersAction) -> None:
     folds = verbs.add_parser(
         "folds",
         aliases=["trials"],
@@ -64,31 +97,43 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Train and leave a run directory."""
+    """Train and leave a run directory, or with `--dry-run` only say what would be done."""
     from vireid.experiments.train import TrainOptions, train
     from vireid.training.distributed import begin
     from vireid.training.progress import Terminal
 
-    asked = TrainOptions(
-        recipe=options.recipe,
-        data=options.data,
-        run=options.run,
-        set=tuple(options.set),
-        resume=options.resume,
-        fold=options.fold,
-        workers=options.workers,
-        cache=options.cache,
-        checkpoint_steps=options.checkpoint_steps,
-        skip_unreadable=options.skip_unreadable,
-        validate_every=options.validate_every,
-        validate_on=options.validate_on,
-        tracker=options.tracker,
-        command=console.command(),
-    )
+    needed = {"RECIPE": options.recipe, "--data": options.data} if not options.resume else {}
+    if missing := [name for name, given in {**needed, "--run": options.run}.items() if given is None]:
+        raise BadInput(f"vireid train needs {', '.join(missing)}; 'vireid train --help' lists what it takes")
+    same = ("recipe", "data", "run", "config", "resume", "fold", "workers", "cache", "checkpoint_steps")
+    more = ("skip_unreadable", "validate_every", "validate_on", "allow_overlap", "tracker")
+    given = {name: getattr(options, name) for name in (*same, *more)}
+    extend = () if options.extend is None else (options.extend,)
+    asked = TrainOptions(**given, set=tuple(options.set), extend=extend, command=console.command())
+    if options.dry_run:
+        show_estimate(asked, options.json)
+        return
+    if options.json is not None:
+        raise BadInput("--json needs --dry-run; what a training run leaves is run.json in its directory")
     run = train(asked, Terminal())
     if begin().is_main_process:
         epochs = run.facts.config["epochs"]
-        print(f"trained {asked.recipe} for {epochs} {'epoch' if epochs == 1 else 'epochs'}: {run.path}")
+        many = f"{run.facts.name} for {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+        if run.was_finished:
+            print(f"{run.path} is finished: trained {many}; --extend epochs=N would train it further")
+        else:
+            print(f"trained {many}: {run.path}")
+
+
+def show_estimate(asked: TrainOptions, file: Path | None) -> None:
+    """What the training would be, and how long it would take."""
+    from vireid.data.stored import as_json
+    from vireid.experiments.plan import dry_run
+    from vireid.training.progress import Terminal
+
+    found = dry_run(asked, Terminal())
+    print("\n".join(found.lines()))
+    console.write_json(file, as_json(found))
 
 
 def run_folds(options: argparse.Namespace) -> None:

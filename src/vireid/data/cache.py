@@ -85,16 +85,21 @@ class PictureCache:
             status = os.stat(file)
         except OSError:
             # read_picture raises an exception that says what is wrong with the file.
-            return read_picture(file, self.size, resample=self.resample)
+            return self._decoded(record)
         stamp = (status.st_size, status.st_mtime_ns)
         if self._holds(record, stamp):
             planes = np.array(self._pixels[record])
             # Another process may have started to replace the pixels while they were copied, so check again.
             if self._holds(record, stamp):
                 return planes.transpose(1, 2, 0)
-        planes = np.ascontiguousarray(read_picture(file, self.size, resample=self.resample).transpose(2, 0, 1))
+        planes = np.ascontiguousarray(self._decoded(record).transpose(2, 0, 1))
         self._store(record, planes, stamp)
         return planes.transpose(1, 2, 0)
+
+    def _decoded(self, record: int) -> np.ndarray:
+        """The picture of a record, from its file."""
+        scaling = self.records.scaling
+        return read_picture(self.records.file(record), self.size, resample=self.resample, scaling=scaling)
 
     def _holds(self, record: int, stamp: tuple[int, int]) -> bool:
         """Whether the picture of a record is stored and was made from a file with this stamp."""

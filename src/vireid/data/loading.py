@@ -18,12 +18,15 @@ from vireid.data.batch import Batch
 from vireid.data.cache import PictureCache
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
+from vireid.data.outside import Needed
 from vireid.data.pictures import Resample, read_picture
 from vireid.data.records import Records
 from vireid.data.sampling import ModalityBalancedSampler, seed_of
 from vireid.data.size import Size
 
 Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+Loaded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""A batch of inference: positions of the records, B×3×H×W uint8 images, and modalities."""
 
 # Each purpose has a number, which is part of its seeds, so that their random numbers differ.
 _AUGMENT, _OBJECTIVE, _REPLACE = 101, 102, 103
@@ -60,7 +63,16 @@ class _Pictures:
         """H×W×3 uint8."""
         if self.cache is not None:
             return self.cache.read(record)
-        return read_picture(self.records.file(record), self.size, resample=self.resample)
+        scaling = self.records.scaling
+        return read_picture(self.records.file(record), self.size, resample=self.resample, scaling=scaling)
+
+    def readable(self, record: int) -> bool:
+        """Whether the file can be read. If `read` fails for it, the cache cannot be written."""
+        try:
+            read_picture(self.records.file(record), self.size, resample=self.resample)
+        except BadInput:
+            return False
+        return True
 
     def empty(self, pictures: int) -> np.ndarray:
         """Memory for a number of pictures, N×3×H×W uint8."""
@@ -81,6 +93,7 @@ class _Steps(Dataset):
         rank: int,
         skip_unreadable: bool,
     ) -> None:
+        self.needed = Needed()  # first: a new process unpickles attributes in this order, and augmentations need it
         self.pictures, self.sampler, self.augment, self.second_view = pictures, sampler, augment, second_view
         self.labels = np.asarray(labels, dtype=np.int64)
         self.seed, self.rank, self.skip_unreadable = seed, rank, skip_unreadable
@@ -220,22 +233,28 @@ class TrainingLoader:
 
 
 class _Chunks(Dataset):
-    """The data set of inference: position of the first record → a batch of consecutive records."""
+    """The data set of inference: position of the first record → a batch of consecutive records, and who is missing."""
 
-    def __init__(self, pictures: _Pictures, batch: int) -> None:
-        self.pictures, self.batch = pictures, batch
+    def __init__(self, pictures: _Pictures, batch: int, skip_unreadable: bool) -> None:
+        self.pictures, self.batch, self.skip_unreadable = pictures, batch, skip_unreadable
 
-    def __getitem__(self, first: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | _Failed:
+    def __getitem__(self, first: int) -> tuple[Loaded, dict[int, str]] | _Failed:
         records = self.pictures.records
         chosen = np.arange(first, min(first + self.batch, len(records)))
         stacked = self.pictures.empty(len(chosen))
-        try:
-            for place, record in enumerate(chosen.tolist()):
+        skipped: dict[int, str] = {}
+        for place, record in enumerate(chosen.tolist()):
+            try:
                 stacked[place] = self.pictures.read(record).transpose(2, 0, 1)
-        except BadInput as error:
-            return _Failed(str(error))
+            except BadInput as error:
+                if not self.skip_unreadable or self.pictures.readable(record):
+                    return _Failed(str(error))
+                skipped[record] = str(error)
+        if skipped:
+            kept = ~np.isin(chosen, list(skipped))
+            chosen, stacked = chosen[kept], stacked[kept]
         modality = torch.from_numpy(records.modality[chosen].astype(np.int64))
-        return torch.from_numpy(chosen), torch.from_numpy(stacked), modality
+        return (torch.from_numpy(chosen), torch.from_numpy(stacked), modality), skipped
 
 
 def inference_batches(
@@ -246,29 +265,45 @@ def inference_batches(
     workers: int = 0,
     cache: PictureCache | None = None,
     resample: Resample = "lanczos",
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    on_skip: Callable[[int, str], None] | None = None,
+) -> Iterator[Loaded]:
     """Yield every picture once, in the order of the records.
 
+    Args:
+        records: the N records.
+        size: height and width to resize to.
+        batch: number of pictures in a batch.
+        workers: number of processes that read pictures; 0 reads them in this process.
+        cache: a cache of the same records, size and resampling.
+        resample: see `read_picture`.
+        on_skip: called with the position of each picture that cannot be read, and the reason; such pictures are left
+            out. None does not leave out any.
+
     Yields:
-        samples: B int64, consecutive positions in the records.
+        samples: B int64, positions in the records, ascending; consecutive unless a picture was left out.
         images: B×3×H×W uint8.
         modality: B int64, values of `Modality`.
 
     Raises:
-        BadInput: a picture cannot be read (the sentence names it), `batch` is below 1, `workers` is negative, or the
-            cache belongs to other records.
+        BadInput: a picture cannot be read (the sentence names it) and there is no `on_skip`, `batch` is below 1,
+            `workers` is negative, or the cache belongs to other records.
     """
     if batch < 1:
         raise BadInput(f"batch is {batch}; it must be at least 1")
-    dataset = _Chunks(_Pictures(records, size, resample, cache), batch)
-    return _chunks(_loader(dataset, range(0, len(records), batch), workers, persistent=False))
+    dataset = _Chunks(_Pictures(records, size, resample, cache), batch, on_skip is not None)
+    return _chunks(_loader(dataset, range(0, len(records), batch), workers, persistent=False), on_skip)
 
 
-def _chunks(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def _chunks(loader: DataLoader, on_skip: Callable[[int, str], None] | None) -> Iterator[Loaded]:
     for made in loader:
         if isinstance(made, _Failed):
             raise BadInput(made.message)
-        yield made
+        loaded, skipped = made
+        for record, reason in skipped.items():
+            if on_skip is not None:
+                on_skip(record, reason)
+        if len(loaded[0]):
+            yield loaded
 
 
 def _loader(dataset: Dataset, items: Sampler | range, workers: int, *, persistent: bool) -> DataLoader:

@@ -1,8 +1,10 @@
-"""The three modalities that a sample can have."""
+"""The three modalities that a sample can have, and the words for them."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+
+from vireid.data.errors import unknown
 
 
 class Modality(IntEnum):
@@ -24,3 +26,32 @@ class Modality(IntEnum):
         'infrared'
         """
         return self.name.lower()
+
+
+MODALITIES = {
+    "visible": Modality.VISIBLE,
+    "vis": Modality.VISIBLE,
+    "rgb": Modality.VISIBLE,
+    "colour": Modality.VISIBLE,
+    "color": Modality.VISIBLE,
+    "infrared": Modality.INFRARED,
+    "ir": Modality.INFRARED,
+    "nir": Modality.INFRARED,
+    "thermal": Modality.INFRARED,
+}
+"""The words for a modality, in tables, folder names, features files and calls from Python. Case does not matter."""
+
+
+def modality_of(word: str) -> Modality:
+    """The modality that a word stands for.
+
+    >>> modality_of("RGB"), modality_of("thermal")
+    (<Modality.VISIBLE: 0>, <Modality.INFRARED: 1>)
+
+    Raises:
+        BadInput: no modality has this name; the sentence names the words that there are.
+    """
+    found = MODALITIES.get(word.strip().lower())
+    if found is None:
+        raise unknown("modality", word[:40], MODALITIES)
+    return found

@@ -11,10 +11,12 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (see FORMATS)
@@ -24,6 +26,7 @@ from vireid.data.resampling import WINDOWS, resize
 from vireid.data.size import Size
 
 Resample = Literal["lanczos", "bilinear", "area"]
+Found = TypeVar("Found")
 
 # A decoded picture takes up to four bytes per pixel. The size that a file declares is checked before it is decoded, so
 # that a file of a few kilobytes cannot fill the memory. Crops of people have about 0.1 megapixels, an 8K frame has 33.
@@ -50,42 +53,121 @@ STARTS = (
 )
 
 
+class Scaling(NamedTuple):
+    """How grey pictures with more than 8 bits per pixel become 8 bits: `low` becomes 0, `high` becomes 255.
+
+    Values in between are scaled linearly and rounded to the nearest, values outside are clipped. Pictures with 8 bits
+    are never changed.
+
+    >>> Scaling.parse("window:0-4095")
+    Scaling(rule='window', low=0.0, high=4095.0)
+
+    Attributes:
+        rule: `full` is 0 to 65,535; `window` is the same fixed range for every picture; `percentile` takes two
+            percentiles of each picture's own values.
+        low, high: the range in values, or the two percentiles.
+    """
+
+    rule: str
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, text: str) -> Scaling:
+        """Read `full`, `percentile` (from 1 to 99), `percentile:LOW-HIGH` or `window:LOW-HIGH`.
+
+        Raises:
+            BadInput: the text has another form, or LOW is not below HIGH, or they are out of range.
+        """
+        if text == "full":
+            return cls("full", 0, 65535)
+        found = re.fullmatch(r"(percentile|window):(\d{1,6}(?:\.\d{1,6})?)-(\d{1,6}(?:\.\d{1,6})?)", str(text))
+        if text == "percentile":
+            return cls("percentile", 1, 99)
+        most = {"percentile": 100, "window": 65535}[found[1]] if found else 0
+        if found is None or not float(found[2]) < float(found[3]) <= most:
+            raise BadInput(
+                f"scaling '{str(text)[:40]}' is not full, percentile, percentile:LOW-HIGH (0 to 100) or "
+                "window:LOW-HIGH (0 to 65535)"
+            )
+        return cls(found[1], float(found[2]), float(found[3]))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Scale the values of one picture.
+
+        Args:
+            values: integers of any shape.
+
+        Returns:
+            uint8 of the same shape. All values become 0 if the two percentiles are equal.
+        """
+        low, high = np.percentile(values, (self.low, self.high)) if self.rule == "percentile" else self[1:]
+        return np.clip((values - low) * (255 / max(high - low, 1)) + 0.5, 0, 255).astype(np.uint8)
+
+
 def is_picture_start(head: bytes) -> bool:
     """Whether a file with these first bytes (at least 16) could be a picture."""
     return head.startswith(STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def read_picture(file: str | Path, size: Size | None = None, *, resample: Resample = "lanczos") -> np.ndarray:
+def read_picture(
+    file: str | Path, size: Size | None = None, *, resample: Resample = "lanczos", scaling: str = "full"
+) -> np.ndarray:
     """Decode a picture file, and resize it if a size is given.
 
-    The EXIF orientation is applied. A grey channel is repeated three times. 16 bits per channel are scaled to 8, not
-    clipped. CMYK, palettes and other modes are converted to RGB. Transparent pixels are blended with black, the colour
-    of padding. Only the first frame of an animation is read.
+    The EXIF orientation is applied. A grey channel is repeated three times. Grey pictures with 16 bits are scaled to 8
+    by a rule; of colour pictures with 16 bits, the upper 8 bits are taken. CMYK, palettes and other modes are converted
+    to RGB. Transparent pixels are blended with black, the colour of padding. Only the first frame of an animation is
+    read.
 
     Args:
         file: JPEG, PNG, BMP, TIFF, WebP, GIF or PPM/PGM.
         size: height and width to resize to; the proportions of the picture are not kept. None does not resize.
         resample: `lanczos` (the preparation script of AGW uses it, so published numbers come from such pictures),
             `bilinear`, or `area` (the mean of the source pixels under each target pixel).
+        scaling: the rule for grey pictures with 16 bits, see `Scaling.parse`. It is a property of the data set:
+            `Records.scaling`.
 
     Returns:
         H×W×3 uint8 in the order red, green, blue, contiguous and writable.
 
     Raises:
         BadInput: the file is missing, empty, damaged, cut short or not a picture, or it declares more than
-            `PICTURE_LIMITS`; the sentence names the file.
+            `PICTURE_LIMITS`; the sentence names the file. Or the resampling or the scaling is unknown.
     """
     if resample not in WINDOWS:
         raise unknown("resample", str(resample), WINDOWS)
+    rule = _rule(scaling)
     data = _bytes_of(Path(file))
     pixels = _fast_jpeg(data)
     if pixels is None:
-        decoded = _decode(data, file)
+        decoded = _decode(data, file, lambda picture: eight_bits(ImageOps.exif_transpose(picture), rule))
         pixels = np.array(decoded).reshape(decoded.height, decoded.width, -1)
     if size is not None:
         pixels = resize(pixels, size, resample)
     # A grey picture is resized before the channel is repeated: the same pixels with a third of the work.
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
+
+
+def deep_values(file: str | Path) -> tuple[int, int] | None:
+    """The lowest and the highest value of a grey picture with more than 8 bits; None for every other picture.
+
+    Of every other picture, only the header is decoded.
+
+    Raises:
+        BadInput: the picture cannot be read.
+    """
+
+    def extremes(picture: Image.Image) -> tuple[int, int] | None:
+        if not picture.mode.startswith("I"):
+            return None
+        values = np.asarray(picture)
+        return int(values.min()), int(values.max())
+
+    return _decode(_bytes_of(Path(file)), file, extremes)
+
+
+_rule = functools.lru_cache(maxsize=8)(Scaling.parse)
 
 
 def _bytes_of(file: Path) -> bytes:
@@ -114,15 +196,14 @@ def without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _decode(data: bytes, file: str | Path) -> Image.Image:
-    """Decode a file with Pillow, apply its orientation, and convert it to mode RGB or L."""
+def _decode(data: bytes, file: str | Path, use: Callable[[Image.Image], Found]) -> Found:
+    """What a function makes of a file's picture. Pillow has read its header; the function decodes it."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > PICTURE_LIMITS["pixels"]:
                 raise _too_large(file, width, height)
-            picture.load()
-            return eight_bits(ImageOps.exif_transpose(picture))
+            return use(picture)
     except BadInput:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -139,13 +220,16 @@ def _too_large(file: str | Path, width: int, height: int) -> BadInput:
     return BadInput(f"{file} declares {width}×{height} pixels; at most {limit} megapixels are read")
 
 
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to RGB or L with 8 bits per channel."""
+def eight_bits(picture: Image.Image, scaling: str | Scaling = "full") -> Image.Image:
+    """Convert a picture of any mode to RGB or L with 8 bits per channel.
+
+    Raises:
+        ValueError: the picture has floating-point values, or the scaling is unknown.
+    """
     if picture.mode.startswith("I"):
-        # Scale 0..65535 to 0..255 and round to the nearest. Pillow's own conversion would clip at 255. Pillow returns
-        # some 16-bit files as 32-bit integers.
-        values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        # Pillow's own conversion would clip at 255. Pillow returns some 16-bit files as 32-bit integers.
+        rule = _rule(scaling) if isinstance(scaling, str) else scaling
+        return Image.fromarray(rule.apply(np.asarray(picture).astype(np.int64)))
     if picture.mode == "F":
         raise ValueError("floating-point pictures have no fixed value for white")
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:

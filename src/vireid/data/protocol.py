@@ -2,14 +2,15 @@
 
 This file computes no metric, and the metrics know nothing of this file. `parse_protocol` turns a name into a
 `Protocol`. `draw_trials` turns a protocol and the arrays of a test set into `Trial`s. Ranking needs only a trial.
-docs/protocols.md explains the conventions and where public code differs.
+docs/protocols.md explains the conventions and where public code differs. A protocol can also be given by lists of its
+queries and its gallery (`vireid.data.lists`), or come from outside the package (`register`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
@@ -17,23 +18,31 @@ import numpy as np
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
+from vireid.data.outside import load_entry_point
 from vireid.data.permutation import SOURCE, Permutation, read_permutation
+from vireid.data.records import UNLABELLED
 
 __all__ = [
     "LAYOUTS",
     "Protocol",
     "Side",
     "Trial",
+    "both_directions",
     "default_protocols",
     "draw_trials",
     "parse_protocol",
     "protocol_names",
     "read_permutation",
+    "register",
 ]
 
 LAYOUTS = ("sysu-mm01", "regdb", "llcm", "folder")
 
-Exclusion = Literal["none", "location", "identity-camera"]
+LISTS = "lists:"
+"""`lists:FILE.yaml` is a protocol that a file gives, see `vireid.data.lists`."""
+
+Exclusion = Literal["none", "location", "camera", "identity-camera"]
+Tracklets = Literal["none", "average", "min", "mean"]
 
 # SYSU-MM01: camera → place. Cameras 2 and 3 are in the same room, so matches between them would be too easy.
 _SYSU_LOCATION = {1: 1, 2: 2, 3: 2, 4: 4, 5: 5, 6: 6}
@@ -48,14 +57,16 @@ class Side:
     """The queries or the gallery of a protocol.
 
     Attributes:
-        modality: the modality of the pictures.
+        modality: the modality of the pictures; None for both.
         cameras: only these cameras, in the order in which the draw visits them; None for all, ascending.
         drawn: how many pictures are drawn for each (identity, camera); None takes all of them.
+        paths: only these pictures, as `Records.path` names them; None for all.
     """
 
-    modality: Modality
+    modality: Modality | None
     cameras: tuple[int, ...] | None = None
     drawn: int | None = None
+    paths: tuple[str, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -64,16 +75,23 @@ class Protocol:
 
     Attributes:
         name: for example `sysu-mm01/all/single`.
-        layout: one of `LAYOUTS`.
+        layout: one of `LAYOUTS`, or a layout from outside the package; empty for any layout.
         query: the queries.
         gallery: the gallery.
         trials: how many trials are averaged; 1 if nothing is drawn.
-        exclusion: which gallery pictures are excluded for a query: `location`: those of its own place, of any identity;
-            `identity-camera`: those of its own identity and camera; `none`: no picture.
+        exclusion: which gallery pictures are excluded for a query: `location`: those of its own place, of any identity,
+            on SYSU-MM01 only; `camera`: those of its own camera, of any identity; `identity-camera`: those of its own
+            identity and camera; `none`: no picture.
         cmc: how the rank of the first match is counted. `identity` counts identities, each once, at its best picture;
             `image` counts pictures. Rank-1 is the same for both.
         draw: `agw` uses Python's generator, seeded with the number of the trial; `official` uses SYSU-MM01's own file.
         note: what a reader must know before comparing numbers; empty for the usual conventions of the field.
+        tracklets: what is ranked. `none`: pictures. Otherwise tracklets, which are pictures of one person at one camera
+            with the same number in the column `tracklet`. They are compared by their mean features (`average`), or by
+            the smallest (`min`) or the mean distance (`mean`) of all pairs of their pictures.
+
+    Raises (when an instance is made):
+        BadInput: tracklets are ranked and a side is drawn picture by picture.
     """
 
     name: str
@@ -85,6 +103,11 @@ class Protocol:
     cmc: Literal["identity", "image"] = "identity"
     draw: Literal["agw", "official"] = "agw"
     note: str = ""
+    tracklets: Tracklets = "none"
+
+    def __post_init__(self) -> None:
+        if self.tracklets != "none" and (self.query.drawn or self.gallery.drawn):
+            raise BadInput(f"protocol {self.name} cannot rank tracklets and draw single pictures")
 
 
 @dataclass(frozen=True)
@@ -99,40 +122,94 @@ class Trial:
             first.
         query_key: Q int64.
         gallery_key: G int64.
+        query_sets, gallery_sets: where tracklets are ranked, the positions of the pictures of each, ascending. `query`
+            and `gallery` are then their first pictures. Otherwise None.
     """
 
     query: np.ndarray
     gallery: np.ndarray
     query_key: np.ndarray
     gallery_key: np.ndarray
+    query_sets: tuple[np.ndarray, ...] | None = None
+    gallery_sets: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The positions of all pictures that this trial compares, each once, ascending."""
+        sets = [*(self.query_sets or ()), *(self.gallery_sets or ())]
+        return np.unique(np.concatenate([self.query, self.gallery, *sets]))
+
+
+_outside: dict[str, Protocol] = {}
+_layouts_outside: set[str] = set()
+
+
+def register(protocols: Iterable[Protocol], layout: str) -> None:
+    """Make protocols from outside the package known, for a layout of the package or from outside.
+
+    Raises:
+        BadInput: the package has a protocol of this name, or the protocol is not of this layout.
+    """
+    found = list(protocols)
+    for one in found:
+        if not isinstance(one, Protocol):
+            raise BadInput(f"PROTOCOLS of layout '{layout}' holds {one!r}, which is no vireid.data.protocol.Protocol")
+        if one.layout != layout or not one.name.startswith(f"{layout}/"):
+            raise BadInput(f"protocol '{one.name}' must have the layout '{layout}' and a name of the form {layout}/…")
+        if one.name in _table():
+            raise BadInput(f"the package has a protocol '{one.name}' already; give yours another name")
+        if layout != "sysu-mm01" and (one.exclusion == "location" or one.draw == "official"):
+            raise BadInput(f"protocol '{one.name}': exclusion location and draw official are for sysu-mm01 only")
+    _outside.update({one.name: one for one in found})
+    _layouts_outside.add(layout)
+
+
+def forget(names: Iterable[str]) -> None:
+    """Remove protocols from outside the package, and the layouts that have no protocol left."""
+    for name in names:
+        _outside.pop(name, None)
+    _layouts_outside.intersection_update({one.layout for one in _outside.values()})
+
+
+def _known_protocols(layout: str = "") -> Mapping[str, Protocol]:
+    """All protocols by name. The entry point `vireid.protocols` of this layout is loaded first, if there is one."""
+    if layout and (found := load_entry_point("vireid.protocols", layout)) is not None:
+        register(getattr(found.module, "PROTOCOLS", ()), layout)
+    return {**_table(), **_outside}
 
 
 def parse_protocol(name: str | Protocol) -> Protocol:
-    """The protocol with this name. A `Protocol` is returned as it is.
+    """The protocol with this name, or of this file (`lists:FILE.yaml`). A `Protocol` is returned as it is.
 
     >>> parse_protocol("llcm/i2v").gallery
     Side(modality=<Modality.VISIBLE: 0>, cameras=None, drawn=1)
 
     Raises:
-        BadInput: no protocol has this name; the sentence names the most similar one and all choices.
+        BadInput: no protocol has this name (the sentence names the most similar one and all choices), or the file
+            cannot be used.
     """
     if isinstance(name, Protocol):
         return name
     if not isinstance(name, str):
-        raise BadInput(f"a protocol is one name, not {name!r}; choices: {', '.join(_table())}")
-    found = _table().get(name)
-    if found is None:
-        raise unknown("protocol", name, _table())
-    return found
+        raise BadInput(f"a protocol is one name, not {name!r}; choices: {', '.join(_known_protocols())}")
+    if name.startswith(LISTS):
+        from vireid.data.lists import read_lists
+
+        return read_lists(name.removeprefix(LISTS))
+    known = _known_protocols(name.partition("/")[0])
+    if name not in known:
+        raise unknown("protocol", name, known)
+    return known[name]
 
 
 def protocol_names(layout: str | None = None) -> list[str]:
-    """The names of all protocols, or those of one layout.
+    """The names of all protocols, or those of one layout. Protocols that files give have no place here.
 
     >>> protocol_names("regdb")
     ['regdb/v2i', 'regdb/i2v']
     """
-    return [name for name, protocol in _table().items() if layout is None or protocol.layout == _known(layout)]
+    known = _known_protocols(layout or "")
+    return [name for name, protocol in known.items() if layout is None or protocol.layout == _known(layout)]
 
 
 def default_protocols(layout: str) -> list[str]:
@@ -144,6 +221,31 @@ def default_protocols(layout: str) -> list[str]:
     return [name for name in protocol_names(layout) if "@" not in name and "/reverse/" not in name]
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """The arrays of a test set, N entries each; `path` and `tracklet` may be unknown."""
+
+    identity: np.ndarray
+    camera: np.ndarray
+    modality: np.ndarray
+    path: np.ndarray | None
+    tracklet: np.ndarray | None
+
+    @classmethod
+    def checked(cls, path: np.ndarray | None, tracklet: np.ndarray | None, **integers: np.ndarray) -> _Columns:
+        """Raises BadInput if a column has another length."""
+        if tracklet is not None:
+            integers["tracklet"] = tracklet
+        columns = {name: np.asarray(column, dtype=np.int64) for name, column in integers.items()}
+        shapes = [column.shape for column in columns.values()]
+        size = columns["identity"].size
+        if any(shape != (size,) for shape in shapes) or (path is not None and len(path) != size):
+            names = ", ".join([*columns][:-1]) + f" and {[*columns][-1]}"
+            shown = ", ".join(map(str, shapes[:-1])) + f" and {shapes[-1]}"
+            raise BadInput(f"{names} must be columns of one length, not of shapes {shown}")
+        return cls(**{"tracklet": None, **columns}, path=None if path is None else np.asarray(path).astype(str))
+
+
 def draw_trials(
     protocol: str | Protocol,
     identity: np.ndarray,
@@ -151,6 +253,8 @@ def draw_trials(
     modality: np.ndarray,
     *,
     permutation: Permutation | None = None,
+    path: np.ndarray | None = None,
+    tracklet: np.ndarray | None = None,
 ) -> list[Trial]:
     """Draw the queries and the gallery of every trial.
 
@@ -165,35 +269,52 @@ def draw_trials(
     Args:
         protocol: a name, or a protocol of `parse_protocol`.
         identity: N integers. All arrays are in file order: the samples of one identity and camera must be sorted by
-            file name.
+            file name. Samples with `UNLABELLED` are left out, except gallery pictures that a list names.
         camera: N integers, the data set's own numbers.
         modality: N integers, 0 visible or 1 infrared.
         permutation: the result of `read_permutation`; only the `@official` protocols need it.
+        path: N texts; only protocols that are given by lists need them.
+        tracklet: N integers, −1 for a picture that is in no tracklet; only protocols of tracklets need them.
 
     Raises:
         BadInput: there are no queries or no gallery, no query has a true match, a camera does not fit the layout, or
-            the permutation is missing or does not fit.
+            the permutation, the paths or the tracklets are missing or do not fit.
     """
     protocol = parse_protocol(protocol)
-    identity, camera, modality = (np.asarray(column, dtype=np.int64) for column in (identity, camera, modality))
-    if not (identity.shape == camera.shape == modality.shape == (identity.size,)):
-        raise BadInput(
-            f"identity, camera and modality must be columns of one length, not of shapes {identity.shape}, "
-            f"{camera.shape} and {modality.shape}"
-        )
+    columns = _Columns.checked(path, tracklet, identity=identity, camera=camera, modality=modality)
     if protocol.layout == "sysu-mm01":
-        _check_sysu_cameras(camera, modality)
+        _check_sysu_cameras(columns.camera, columns.modality)
     if protocol.draw == "official" and permutation is None:
         raise BadInput(f"protocol {protocol.name} needs the official permutation: {SOURCE}")
-    key = _keys(protocol.exclusion, identity, camera)
-    queries = _side(protocol, protocol.query, "queries", identity, camera, modality, permutation)
-    galleries = _side(protocol, protocol.gallery, "gallery", identity, camera, modality, permutation)
+    key = _keys(protocol.exclusion, columns.identity, columns.camera)
+    queries = _side(protocol, protocol.query, "queries", columns, permutation)
+    galleries = _side(protocol, protocol.gallery, "gallery", columns, permutation)
     trials = []
     for t in range(protocol.trials):
         query, gallery = queries(t), galleries(t)
-        trials.append(Trial(query, gallery, key[query], key[gallery]))
-    _check_some_match(protocol, trials[0], identity)
+        sets: dict[str, tuple[np.ndarray, ...]] = {}
+        if protocol.tracklets != "none":
+            sets = {"query_sets": _sets(protocol, query, columns), "gallery_sets": _sets(protocol, gallery, columns)}
+            query, gallery = (np.array([own[0] for own in side], dtype=np.int64) for side in sets.values())
+        trials.append(Trial(query, gallery, key[query], key[gallery], **sets))
+    _check_some_match(protocol, trials[0], columns.identity)
     return trials
+
+
+def _sets(protocol: Protocol, samples: np.ndarray, columns: _Columns) -> tuple[np.ndarray, ...]:
+    """The pictures of each tracklet among these samples, in the order of their first pictures.
+
+    Equal numbers of different people, cameras or modalities are different tracklets. A picture with −1 is alone.
+    """
+    if columns.tracklet is None:
+        raise BadInput(f"protocol {protocol.name} ranks tracklets, but the pictures have no column 'tracklet'")
+    alone = np.where(columns.tracklet[samples] < 0, samples, -1)
+    told = [columns.identity, columns.camera, columns.modality, columns.tracklet]
+    rows = np.stack([*(column[samples] for column in told), alone], axis=1)
+    _, code = np.unique(rows, axis=0, return_inverse=True)
+    order = np.argsort(code.reshape(-1), kind="stable")
+    edges = np.flatnonzero(np.diff(code.reshape(-1)[order])) + 1
+    return tuple(sorted(np.split(samples[order], edges), key=lambda own: int(own[0])))
 
 
 def _check_sysu_cameras(camera: np.ndarray, modality: np.ndarray) -> None:
@@ -217,6 +338,8 @@ def _keys(exclusion: Exclusion, identity: np.ndarray, camera: np.ndarray) -> np.
     """The key of each sample, N int64, see `Trial`."""
     if exclusion == "none":
         return np.full(len(identity), -1, dtype=np.int64)
+    if exclusion == "camera":
+        return camera
     if exclusion == "location":
         return np.array([_SYSU_LOCATION[number] for number in camera.tolist()], dtype=np.int64)
     _, code = np.unique(np.stack([identity, camera], axis=1), axis=0, return_inverse=True)
@@ -224,22 +347,22 @@ def _keys(exclusion: Exclusion, identity: np.ndarray, camera: np.ndarray) -> np.
 
 
 def _side(
-    protocol: Protocol,
-    side: Side,
-    role: str,
-    identity: np.ndarray,
-    camera: np.ndarray,
-    modality: np.ndarray,
-    permutation: Permutation | None,
+    protocol: Protocol, side: Side, role: str, columns: _Columns, permutation: Permutation | None
 ) -> Callable[[int], np.ndarray]:
     """A function from the number of a trial to the samples of this side, ascending."""
-    inside = modality == side.modality
+    identity, camera = columns.identity, columns.camera
+    inside = np.ones(len(identity), dtype=bool) if side.modality is None else columns.modality == side.modality
     if side.cameras is not None:
         inside &= np.isin(camera, side.cameras)
+    if side.paths is not None:
+        inside &= _listed(protocol, side.paths, role, columns.path)
+    if side.paths is None or role == "queries":  # a list may name people who are not known, for the gallery only
+        inside &= identity != UNLABELLED
     samples = np.flatnonzero(inside)
     if not samples.size:
         where = f" of cameras {', '.join(map(str, side.cameras))}" if side.cameras else ""
-        raise BadInput(f"protocol {protocol.name} has no {role}: there are no {side.modality.word} pictures{where}")
+        kind = f"{side.modality.word} " if side.modality is not None else ""
+        raise BadInput(f"protocol {protocol.name} has no {role}: there are no {kind}pictures{where}")
     shots = side.drawn
     if shots is None:
         return lambda trial: samples
@@ -248,6 +371,16 @@ def _side(
         fixed = permutation or {}
         return lambda trial: np.sort(np.concatenate([_official(cell, fixed, trial, shots) for cell in cells]))
     return lambda trial: np.sort(_agw(cells, trial, shots))
+
+
+def _listed(protocol: Protocol, paths: tuple[str, ...], role: str, path: np.ndarray | None) -> np.ndarray:
+    """Which pictures a list names, N booleans."""
+    if path is None:
+        raise BadInput(f"protocol {protocol.name} is given by lists of paths, but the pictures have no paths")
+    if missing := sorted(set(paths) - set(path.tolist())):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadInput(f"protocol {protocol.name}: '{missing[0]}'{more} of its {role} is not among the test pictures")
+    return np.isin(path, list(paths))
 
 
 _Cell = tuple[int, int, np.ndarray]  # identity, camera, samples in file order
@@ -305,14 +438,14 @@ def _check_some_match(protocol: Protocol, trial: Trial, identity: np.ndarray) ->
 
 
 def _known(layout: str) -> str:
-    if layout not in LAYOUTS:
-        raise unknown("layout", layout, LAYOUTS)
+    if layout not in LAYOUTS and layout not in _layouts_outside:
+        raise unknown("layout", layout, (*LAYOUTS, *sorted(_layouts_outside)))
     return layout
 
 
 @cache
 def _table() -> dict[str, Protocol]:
-    protocols = [*_sysu(), *_regdb(), *_llcm(), *_folder()]
+    protocols = [*_sysu(), *_regdb(), *_llcm(), *both_directions("folder")]
     return {protocol.name: protocol for protocol in protocols}
 
 
@@ -394,9 +527,10 @@ def _llcm() -> list[Protocol]:
     ]
 
 
-def _folder() -> list[Protocol]:
+def both_directions(layout: str) -> list[Protocol]:
+    """All visible pictures search all infrared ones, and the reverse; nothing is drawn and nothing is excluded."""
     visible, infrared = Side(Modality.VISIBLE), Side(Modality.INFRARED)
     return [
-        Protocol("folder/v2i", "folder", query=visible, gallery=infrared, cmc="image"),
-        Protocol("folder/i2v", "folder", query=infrared, gallery=visible, cmc="image"),
+        Protocol(f"{layout}/v2i", layout, query=visible, gallery=infrared, cmc="image"),
+        Protocol(f"{layout}/i2v", layout, query=infrared, gallery=visible, cmc="image"),
     ]

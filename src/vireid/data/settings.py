@@ -32,6 +32,23 @@ Whole = Annotated[int, Interval(ge=0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Positive = Annotated[float, Interval(gt=0)]
 NonNegative = Annotated[float, Interval(ge=0)]
+Temperature = Annotated[float, Interval(gt=0, le=1000)]
+Width = Annotated[int, Interval(ge=1, le=16384)]
+"""Channels of a layer. The limit keeps a slip from asking for more memory than there is."""
+Few = Annotated[int, Interval(ge=1, le=64)]
+"""Parts of a map, or positions on a side of it."""
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("the first is above the second")
+    return pair
+
+
+_ASCENDING = pydantic.AfterValidator(_ascending)
+ShareRange = Annotated[tuple[Share, Share], _ASCENDING]
+PositiveRange = Annotated[tuple[Positive, Positive], _ASCENDING]
+"""The smallest and the largest value of what is drawn."""
 
 Kind = TypeVar("Kind", bound=type)
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -59,6 +76,7 @@ def options(kind: Kind) -> Kind:
 
 def _checked(kind: Kind, config: pydantic.ConfigDict) -> Kind:
     made = pydantic.dataclasses.dataclass(frozen=True, config=config)(kind)
+    _inherit_notes(made)
     checked = made.__init__
 
     @functools.wraps(checked)
@@ -70,6 +88,14 @@ def _checked(kind: Kind, config: pydantic.ConfigDict) -> Kind:
 
     made.__init__ = __init__
     return made  # type: ignore[return-value]
+
+
+def _inherit_notes(kind: type) -> None:
+    """Give the fields that a settings class inherits their notes. pydantic reads only the class's own text."""
+    for base in kind.__mro__[1:]:
+        for name, inherited in getattr(base, "__pydantic_fields__", {}).items():
+            field = kind.__pydantic_fields__[name]  # type: ignore[attr-defined]
+            field.description = field.description or inherited.description
 
 
 def _refusal(kind: type, error: pydantic.ValidationError) -> BadInput:
@@ -152,6 +178,8 @@ def in_words(hint: Any) -> str:
     if len(members := alternatives(hint)) > 1:
         return " or ".join(in_words(member) for member in members)
     if origin is Annotated:
+        if _ASCENDING in arguments:
+            return f"{in_words(arguments[0])}, the smaller one first"
         return in_words(arguments[0]) + "".join(_range(mark) for mark in arguments[1:] if isinstance(mark, Interval))
     if origin is typing.Literal:
         return "one of " + ", ".join(str(choice) for choice in arguments)

@@ -7,11 +7,13 @@ A layout is a file of this folder with
     EXPECTED: dict[str, int]            the published counts, by the names of `doctor.counts`
 
 The name of the layout is the name of the file, with hyphens: `sysu_mm01.py` is `sysu-mm01`. To add a data set, add such
-a file. Three more things are optional:
+a file, or `register` a module from outside the package. Three more things are optional:
 
     looks_like(root) -> bool            whether a folder has this layout; used in error messages
     read(root, *, fold, survey)         tells the dataset doctor all missing files, instead of raising at the first
     TRAINING: tuple[str, ...]           the splits to train on, if not `train` alone
+
+A module from outside may also have `PROTOCOLS`, a list of `vireid.data.protocol.Protocol`.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
+from vireid.data import protocol
 from vireid.data.errors import BadInput, unknown
+from vireid.data.outside import entry_points, load_entry_point
 from vireid.data.records import Records
 from vireid.datasets.doctor import Checkup, Progress, examine
-from vireid.datasets.tree import Survey
+from vireid.datasets.tree import Survey, scaling_of
 
 __all__ = [
     "Checkup",
@@ -45,8 +50,11 @@ __all__ = [
 GENERATED = "GENERATED.json"
 
 
+_outside: dict[str, ModuleType] = {}
+
+
 @functools.cache
-def _modules() -> dict[str, ModuleType]:
+def _inside() -> dict[str, ModuleType]:
     found = {}
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
@@ -55,13 +63,34 @@ def _modules() -> dict[str, ModuleType]:
     return found
 
 
+def register(layout: str, module: ModuleType) -> None:
+    """Make a module from outside the package known as a layout, with its protocols.
+
+    Without `PROTOCOLS`, the layout gets two: all visible test pictures search all infrared ones, and the reverse.
+
+    Raises:
+        BadInput: the package has this layout, or the module lacks something that a layout needs.
+    """
+    if layout in _inside():
+        raise BadInput(f"the package has a layout '{layout}' already; give yours another name")
+    if lacking := [name for name in ("read", "FOLDS", "EXPECTED") if not hasattr(module, name)]:
+        raise BadInput(f"layout '{layout}' has no {lacking[0]}; a layout needs read, FOLDS and EXPECTED")
+    protocol.register(getattr(module, "PROTOCOLS", None) or protocol.both_directions(layout), layout)
+    _outside[layout] = module
+
+
+def forget(layout: str) -> None:
+    """Remove a registered layout. Its protocols are removed by `vireid.data.protocol.forget`."""
+    _outside.pop(layout, None)
+
+
 def layouts() -> tuple[str, ...]:
     """The names of all layouts, sorted.
 
     >>> layouts()
     ('folder', 'llcm', 'regdb', 'sysu-mm01')
     """
-    return tuple(sorted(_modules()))
+    return tuple(sorted({*_inside(), *_outside, *entry_points("vireid.datasets")}))
 
 
 def parse_source(source: str) -> tuple[str, Path]:
@@ -112,7 +141,7 @@ def check(
     """
     survey = Survey()
     records = _read(layout, Path(root), fold=fold, survey=survey)
-    expected = _modules()[layout].EXPECTED
+    expected = _module(layout).EXPECTED
     return examine(records, expected=expected, survey=survey, decode=decode, progress=progress)
 
 
@@ -153,13 +182,15 @@ def unlike_published(layout: str, identity: np.ndarray, modality: np.ndarray) ->
 
 
 def training_records(records: Records) -> Records:
-    """The records that papers train on: `train` and `val` together for SYSU-MM01, `train` for the other layouts.
+    """The labelled records that papers train on.
+
+    For SYSU-MM01 these are `train` and `val` together, for the other layouts `train`.
 
     Raises:
         BadInput: there are none.
     """
-    splits = getattr(_modules()[records.layout], "TRAINING", ("train",))
-    found = records.where(split=splits)
+    splits = getattr(_module(records.layout), "TRAINING", ("train",))
+    found = records.where(split=splits).labelled()
     if not len(found):
         raise BadInput(f"{records.root} has no pictures to train on (splits {', '.join(splits)})")
     return found
@@ -171,9 +202,14 @@ def generated(root: str | Path) -> bool:
 
 
 def _module(layout: str) -> ModuleType:
-    if layout not in _modules():
-        raise unknown("layout", layout, layouts())
-    return _modules()[layout]
+    if layout in _inside():
+        return _inside()[layout]
+    if layout not in _outside:
+        found = load_entry_point("vireid.datasets", layout)
+        if found is None:
+            raise unknown("layout", layout, layouts())
+        register(layout, found.module)
+    return _outside[layout]
 
 
 def _read(layout: str, root: Path, *, fold: int, survey: Survey | None) -> Records:
@@ -183,17 +219,23 @@ def _read(layout: str, root: Path, *, fold: int, survey: Survey | None) -> Recor
         raise BadInput(f"{layout} has no fold {fold}; choices: {choices}")
     surveyed = survey is not None and "survey" in inspect.signature(module.read).parameters
     try:
-        return module.read(root, fold=fold, **({"survey": survey} if surveyed else {}))
+        records = module.read(root, fold=fold, **({"survey": survey} if surveyed else {}))
     except BadInput as error:
         hint = _hint(layout, root)
         raise BadInput(f"{error}; {hint}" if hint else str(error)) from None
+    if not isinstance(records, Records) or records.layout != layout:
+        given = f"layout '{records.layout}'" if isinstance(records, Records) else type(records).__name__
+        raise BadInput(f"the reader of layout '{layout}' must return Records of this layout, not {given}")
+    stated = scaling_of(root.parent if root.is_file() else root)
+    return records if stated == "full" else replace(records, scaling=stated)
 
 
 def _hint(layout: str, root: Path) -> str:
     """A hint for the error message: the layout that the root looks like, or the folder below it that was meant."""
     if not root.is_dir() or _looks_like(layout, root):
         return ""
-    others = [other for other in layouts() if other != layout and _looks_like(other, root)]
+    known = sorted({*_inside(), *_outside})  # an installed package is not executed for a hint
+    others = [other for other in known if other != layout and _looks_like(other, root)]
     if others:
         return f"it looks like the layout {' or '.join(others)}"
     below = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and _looks_like(layout, folder)]
@@ -201,7 +243,7 @@ def _hint(layout: str, root: Path) -> str:
 
 
 def _looks_like(layout: str, root: Path) -> bool:
-    looks_like = getattr(_modules()[layout], "looks_like", None)
+    looks_like = getattr(_module(layout), "looks_like", None)
     try:
         return looks_like is not None and looks_like(root)
     except BadInput:

@@ -15,9 +15,9 @@ import numpy as np
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.data.pictures import is_picture_start, read_picture, without_waiting
-from vireid.data.records import Records
-from vireid.datasets.tree import Survey, Tree, one_modality_only
+from vireid.data.pictures import Scaling, deep_values, is_picture_start, read_picture, without_waiting
+from vireid.data.records import SPLITS, Records
+from vireid.datasets.tree import DESCRIPTION, Survey, Tree, one_modality_only
 
 Progress = Callable[[int, int], None]
 
@@ -27,9 +27,12 @@ KINDS = {
     "not a picture": "files that are not pictures",
     "unreadable": "pictures that cannot be decoded",
     "duplicate": "files with the same content as an earlier one",
+    "shared identity": "identities in more than one split",
     "unlisted": "folders with pictures that no list names",
     "one modality": "identities with one modality only",
 }
+UNREADABLE = ("missing", "empty", "not a picture", "unreadable")
+FEW_LEVELS = 64  # of 256 grey levels: a picture with fewer has lost most of its contrast
 
 
 class Problem(NamedTuple):
@@ -67,6 +70,14 @@ class Checkup:
     decoded: bool
     notes: tuple[str, ...] = ()
 
+    @property
+    def failures(self) -> list[str]:
+        """Why this data set should not be used as it is, one sentence each; empty for a healthy one."""
+        unreadable = sum(problem.kind in UNREADABLE for problem in self.problems)
+        shared = sum(problem.kind == "shared identity" for problem in self.problems)
+        found = [f"{unreadable} pictures cannot be read"] if unreadable else []
+        return found + ([f"{shared} identities are in more than one split"] if shared else [])
+
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values. A problem is an object with `kind`, `path` and `detail`."""
         return {
@@ -79,6 +90,7 @@ class Checkup:
             "usable": self.usable,
             "decoded": self.decoded,
             "notes": list(self.notes),
+            "failures": self.failures,
         }
 
     def remarks(self, *, shown: int = 5) -> list[str]:
@@ -98,11 +110,17 @@ class Checkup:
 
 
 def counts(records: Records) -> dict[str, int]:
-    """Count pictures, identities, cameras and identity-camera pairs, by split, modality and camera."""
+    """Count pictures, identities, cameras and identity-camera pairs, by split, modality and camera.
+
+    Pictures of unknown people are counted apart, and only there.
+    """
+    everything, records = records, records.labelled()
+    unlabelled = len(everything) - len(records)
     found = {
-        "pictures": len(records),
+        "pictures": len(everything),
+        **({"unlabelled pictures": unlabelled} if unlabelled else {}),
         "identities": len(np.unique(records.identity)),
-        "cameras": len(np.unique(records.camera)),
+        "cameras": len(np.unique(everything.camera)),
     }
     pairs = np.stack([records.identity, records.camera], axis=1)
     for split in [s for s in ("train", "val", "test") if (records.split == s).any()]:
@@ -140,6 +158,7 @@ def examine(
     problems += ill + identical + _unlisted(tree, {*records.path, *survey.known})
     for split, identity, modality in one_modality_only(records):
         problems.append(Problem("one modality", f"identity {identity}", f"only {modality.word} pictures in {split}"))
+    problems += _shared(records)
     differences = [
         f"{name}: {found.get(name, 0)} found, {number} expected"
         for name, number in expected.items()
@@ -157,8 +176,56 @@ def examine(
         problems=problems,
         usable=sum(path not in unusable for path in records.path),
         decoded=decode,
-        notes=records.notes,
+        notes=(*records.notes, *depth_notes(records)),
     )
+
+
+def depth_notes(records: Records, *, sample: int = 32) -> list[str]:
+    """Notes about grey pictures with more than 8 bits which the data set's scaling makes nearly black or uniform.
+
+    Args:
+        records: the records.
+        sample: how many pictures of each modality are decoded.
+
+    Returns:
+        At most one sentence for each modality.
+    """
+    found = []
+    for modality in (Modality.VISIBLE, Modality.INFRARED):
+        own = records.where(modality=modality)
+        chosen = np.sort(np.random.default_rng(0).permutation(len(own))[:sample])
+        ranges = [one for record in chosen.tolist() if (one := _deep_values(own.file(record))) is not None]
+        if not ranges or records.scaling.startswith("percentile"):
+            continue
+        low, high = min(one[0] for one in ranges), max(one[1] for one in ranges)
+        dark, bright = Scaling.parse(records.scaling).apply(np.array([low, high])).astype(int).tolist()
+        if bright - dark >= FEW_LEVELS:
+            continue
+        values = f"reach only {high:,}" if low < 257 else f"lie between {low:,} and {high:,}"
+        how = "black" if bright < FEW_LEVELS else "white" if dark > 255 - FEW_LEVELS else "uniform"
+        found.append(
+            f"{len(ranges)} of {len(chosen)} sampled {modality.word} pictures have 16 bits, and their values {values} "
+            f"of 65,535: with scaling '{records.scaling}' they will be nearly {how}; write scaling: percentile or "
+            f"scaling: window:{low}-{max(high, low + 1)} into {records.root / DESCRIPTION}"
+        )
+    return found
+
+
+def _deep_values(file: Path) -> tuple[int, int] | None:
+    try:
+        return deep_values(file)
+    except BadInput:  # found and named by `_look_at_files`, or by training
+        return None
+
+
+def _shared(records: Records) -> list[Problem]:
+    """One problem for each identity that has pictures in more than one split."""
+    problems = []
+    for identity in records.shared_identities().tolist():
+        own = records.split[records.identity == identity]
+        splits = " and ".join(split for split in SPLITS if split in own)
+        problems.append(Problem("shared identity", f"identity {identity}", f"has pictures in {splits}"))
+    return problems
 
 
 def _look_at_files(records: Records, *, decode: bool, progress: Progress | None) -> tuple[list[Problem], list[Problem]]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from vireid.data.errors import BadInput
+from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
+from vireid.data.pictures import Scaling
 from vireid.data.records import Records
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 # No layout has more than four levels of folders. The limit ends the search if links form a circle.
 DEEPEST = 8
+DESCRIPTION = "pictures.yaml"
 
 
 class Entry(NamedTuple):
@@ -28,6 +30,7 @@ class Entry(NamedTuple):
     modality: Modality
     split: str
     time: float = float("nan")
+    tracklet: int = -1
 
 
 @dataclass
@@ -112,7 +115,9 @@ def report_missing(missing: list[str], *, root: Path, named_by: str, survey: Sur
 def assemble(
     layout: str, root: Path, entries: Sequence[Entry], *, notes: Sequence[str] = (), fold: int | None = None
 ) -> Records:
-    """Turn entries into `Records`, in the order given, with a note about identities of one modality only.
+    """Turn entries into `Records`, in the order given.
+
+    Notes tell how many pictures are unlabelled, and which identities have one modality only.
 
     Raises:
         BadInput: there are no entries.
@@ -121,6 +126,7 @@ def assemble(
         raise BadInput(f"{root} holds no pictures in the {layout} layout")
     columns = list(zip(*entries, strict=True))
     time = np.asarray(columns[5], dtype=np.float64)
+    tracklet = np.asarray(columns[6], dtype=np.int64)
     records = Records(
         layout=layout,
         root=root,
@@ -131,19 +137,22 @@ def assemble(
         split=np.asarray(columns[4]),
         time=None if np.isnan(time).all() else time,
         fold=fold,
+        tracklet=None if (tracklet < 0).all() else tracklet,
         notes=tuple(notes),
     )
+    added = []
+    if unlabelled := len(records) - len(records.labelled()):
+        added.append(f"{unlabelled} unlabelled pictures are not trained on, and are neither queries nor in a gallery")
     lonely = [f"{identity} ({split})" for split, identity, _ in one_modality_only(records)]
     if lonely:
         shown = ", ".join(lonely[:5]) + (" …" if len(lonely) > 5 else "")
-        note = f"{len(lonely)} identities have pictures of one modality only: {shown}"
-        object.__setattr__(records, "notes", (*records.notes, note))
-    return records
+        added.append(f"{len(lonely)} identities have pictures of one modality only: {shown}")
+    return replace(records, notes=(*records.notes, *added))
 
 
 def one_modality_only(records: Records) -> list[tuple[str, int, Modality]]:
     """The identities with pictures of one modality only in a split: (split, identity, the modality it has), sorted."""
-    lonely = []
+    lonely, records = [], records.labelled()
     for split in np.unique(records.split):
         inside = records.split == split
         seen = {m: np.unique(records.identity[inside & (records.modality == m)]) for m in (0, 1)}
@@ -166,6 +175,32 @@ def read_list(root: Path, name: str) -> str:
         raise BadInput(f"{root / name} is not a text file in UTF-8") from None
     except OSError as error:
         raise BadInput(f"{root / name} cannot be read: {error.strerror}") from None
+
+
+def scaling_of(folder: Path) -> str:
+    """The rule for grey pictures with 16 bits that `pictures.yaml` in the folder states; `full` without it.
+
+    Raises:
+        BadInput: the description cannot be read, or has another entry or an unknown rule.
+    """
+    import yaml
+
+    file = folder / DESCRIPTION
+    if not file.exists():
+        return "full"
+    try:
+        said = yaml.safe_load(read_list(folder, DESCRIPTION))
+    except yaml.YAMLError as error:
+        raise BadInput(f"{file} is not YAML: {' '.join(str(error).split())[:160]}") from None
+    if not isinstance(said, dict) or not all(isinstance(name, str) for name in said):
+        raise BadInput(f"{file} holds no entries; it takes a line such as scaling: percentile")
+    if strange := [name for name in said if name != "scaling"]:
+        raise unknown(f"entry in {file}", strange[0], ["scaling"])
+    try:
+        Scaling.parse(str(said.get("scaling", "full")))
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    return str(said.get("scaling", "full"))
 
 
 def labelled_paths(root: Path, name: str) -> list[str]:

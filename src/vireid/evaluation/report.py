@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vireid.data.errors import BadInput
-from vireid.data.protocol import parse_protocol
+from vireid.data.protocol import LAYOUTS, default_protocols
 from vireid.data.stored import as_json, from_values
 
 TITLES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "rank20": "Rank-20", "map": "mAP", "minp": "mINP"}
@@ -102,8 +102,26 @@ def with_counts(report: Report, identity: np.ndarray, modality: np.ndarray) -> R
     """
     from vireid.datasets import unlike_published  # imports numba, which takes a while
 
-    warning = unlike_published(parse_protocol(report.protocol).layout, identity, modality)
+    layout = report.protocol.partition("/")[0]
+    warning = unlike_published(layout, identity, modality) if layout in LAYOUTS else None
     return replace(report, warnings=(*report.warnings, warning)) if warning else report
+
+
+def expanded(names: Sequence[str]) -> list[str]:
+    """The protocols that names stand for: the name of a layout stands for the layout's usual ones.
+
+    >>> expanded(["regdb", "llcm/v2i", "regdb/i2v"])
+    ['regdb/v2i', 'regdb/i2v', 'llcm/v2i']
+    """
+    return list(dict.fromkeys(protocol for name in names for protocol in _usual(name)))
+
+
+def _usual(name: str) -> list[str]:
+    """The usual protocols of a layout. Any other name stands for itself, and is checked where it is used."""
+    try:
+        return default_protocols(name) or [name]
+    except BadInput:
+        return [name]
 
 
 def incomparable(reports: Sequence[Report]) -> list[str]:
@@ -114,7 +132,7 @@ def incomparable(reports: Sequence[Report]) -> list[str]:
     """
     found = []
     for question, together in _by_question(reports).items():
-        names = sorted({parse_protocol(report.protocol).name.removesuffix("@agw") for report in together})
+        names = sorted({report.protocol.removesuffix("@agw") for report in together})
         if len(names) > 1:
             found.append(f"{' and '.join(names)} are different conventions: do not compare their numbers")
         for name, words in (
@@ -157,7 +175,7 @@ def table(reports: Report | Sequence[Report], titles: Sequence[str] = ()) -> str
     if not reports:
         return "no reports"
     lines = [["protocol", *SHORT.values(), "chance R1", "queries", "gallery", "trials"]]
-    for report, title in zip(reports, titles or map(_title, reports), strict=True):
+    for report, title in zip(reports, titles or heads(reports), strict=True):
         many = len(report.trials) > 1
         cells = [f"{getattr(report, name):.2f}" + (f" ± {report.std[name]:.2f}" if many else "") for name in METRICS]
         asked = f"{report.valid_queries}"
@@ -173,9 +191,19 @@ def table(reports: Report | Sequence[Report], titles: Sequence[str] = ()) -> str
         ).rstrip()
         for line in lines
     ]
-    warnings = [f"{report.protocol}: {warning}" for report in reports for warning in report.warnings]
-    text += [f"warning: {warning}" for warning in dict.fromkeys([*incomparable(reports), *warnings])]
+    text += [f"warning: {warning}" for warning in warnings(reports)]
     return "\n".join(text)
+
+
+def warnings(reports: Sequence[Report]) -> list[str]:
+    """What a reader has to know before comparing: each sentence once."""
+    own = (f"{report.protocol}: {warning}" for report in reports for warning in report.warnings)
+    return list(dict.fromkeys([*incomparable(reports), *own]))
+
+
+def heads(reports: Sequence[Report]) -> list[str]:
+    """The protocol of each report, with what is not plain about it."""
+    return [_title(report) for report in reports]
 
 
 def _title(report: Report) -> str:
@@ -191,5 +219,5 @@ def _title(report: Report) -> str:
 def _by_question(reports: Sequence[Report]) -> dict[str, list[Report]]:
     groups: dict[str, list[Report]] = {}
     for report in reports:
-        groups.setdefault(parse_protocol(report.protocol).name.split("@")[0], []).append(report)
+        groups.setdefault(report.protocol.split("@")[0], []).append(report)
     return groups

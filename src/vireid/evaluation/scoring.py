@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vireid.data.camera import camera_numbers
 from vireid.data.errors import BadInput, unknown
+from vireid.data.modality import Modality, modality_of
 from vireid.data.permutation import Permutation, read_permutation
 from vireid.data.protocol import Protocol, Trial, draw_trials, parse_protocol, protocol_names
+from vireid.data.records import UNLABELLED
 from vireid.evaluation import metrics
 from vireid.evaluation.distance import DISTANCES
 from vireid.evaluation.ranking import Ranking, Rerank, rank_once
-from vireid.evaluation.report import METRICS, Report
+from vireid.evaluation.report import METRICS, Report, with_counts
+from vireid.evaluation.tracklets import set_distances
 
 COLUMNS = ("features", "identity", "camera", "modality")
+_SYSU_PAIRS = {(1, 0), (2, 0), (4, 0), (5, 0), (3, 1), (6, 1)}  # camera and modality
+MORE = ("path", "tracklet")  # which some protocols need
 _RANKS = (1, 5, 10, 20)
 
 
@@ -89,6 +95,8 @@ def score(
     flip: bool = False,
     seed: int | None = None,
     permutation: Permutation | str | Path | None = None,
+    path: Any = None,
+    tracklet: Any = None,
 ) -> Report:
     """Evaluate features of any model under a named protocol.
 
@@ -96,18 +104,22 @@ def score(
 
     Args:
         features: N×D real numbers (array or tensor).
-        identity: N integers.
-        camera: N integers, the data set's own numbers.
-        modality: N integers, 0 visible or 1 infrared.
+        identity: N integers; `vireid.data.records.UNLABELLED` for a picture of an unknown person.
+        camera: N integers, the data set's own numbers, or words such as `cam3`. None for a protocol that needs no
+            cameras, such as `regdb/v2i`.
+        modality: N integers, 0 visible or 1 infrared, or words such as `rgb` and `thermal`.
         protocol: a name such as `sysu-mm01/all/single`.
         distance: `cosine` (features are brought to length one first) or `euclidean` (as they are).
         rerank: `none`, `k-reciprocal` or `query-expansion`; or any name, if `reranker` is given.
         reranker: makes the distances of one trial from its query and gallery features, in place of `distance`.
         embedding, flip, seed: how the features were made; written into the report.
         permutation: for the `@official` draws: what `read_permutation` gave, or the file.
+        path: N texts, for protocols that are given by lists.
+        tracklet: N integers, −1 for a picture in no tracklet, for protocols that rank tracklets.
 
     Raises:
-        BadInput: an array or a name cannot be used (the sentence says which), or no query of a trial has a true match.
+        BadInput: an array or a name cannot be used (the sentence says which), the cameras are those of another data
+            set, or no query of a trial has a true match.
     """
     rules = parse_protocol(protocol)
     if distance not in DISTANCES:
@@ -118,12 +130,14 @@ def score(
         reranker = find_reranker(rerank)
     elif rerank == "none" and reranker is not None:
         raise BadInput("a reranker needs a name for the report: rerank=NAME")
-    features, identity, camera, modality = _checked(features, identity, camera, modality)
+    features, identity, camera, modality = _checked(features, identity, camera, modality, rules)
+    _check_cameras(rules, camera, modality)
     if isinstance(permutation, (str, Path)):
         permutation = read_permutation(permutation)
-    drawn = draw_trials(rules, identity, camera, modality, permutation=permutation)
+    drawn = draw_trials(rules, identity, camera, modality, permutation=permutation, path=path, tracklet=tracklet)
     how = Measured(distance, rerank, embedding, bool(flip), seed)
-    return evaluate(features, identity, rules, drawn, how, reranker=reranker).report
+    report = evaluate(features, identity, rules, drawn, how, reranker=reranker).report
+    return with_counts(report, identity, modality)
 
 
 def evaluate(
@@ -152,6 +166,10 @@ def evaluate(
     Raises:
         BadInput: no query of a trial has a true match in its gallery.
     """
+    if rules.tracklets != "none":
+        (trial,) = trials  # nothing is drawn where tracklets are ranked
+        values = set_distances(features, trial, rules.tracklets, distance=how.distance, reranker=reranker)
+        reranker = lambda query, gallery: values  # noqa: E731
     rankings = rank_once(
         features, identity, trials, distance=how.distance, reranker=reranker, camera=camera, listed=listed
     )
@@ -243,8 +261,11 @@ def chance(trial: Trial, identity: np.ndarray) -> float:
     return float(np.mean(matches[valid] / seen[valid])) if valid.any() else float("nan")
 
 
-def read_features(file: str | Path) -> dict[str, np.ndarray]:
+def read_features(file: str | Path) -> dict[str, np.ndarray | None]:
     """Read a features file: an `.npz` with the arrays `features` (N×D), `identity`, `camera`, `modality` (N each).
+
+    `camera` may be missing and is None then: `score` says whether the protocol needs it. `path` and `tracklet` are read
+    too if they are there.
 
     Raises:
         BadInput: the file is missing, is no `.npz`, holds pickled objects, or lacks an array.
@@ -256,11 +277,12 @@ def read_features(file: str | Path) -> dict[str, np.ndarray]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise BadInput(f"'{file}' holds a single array; expected an .npz with the arrays {wanted}")
         with archive:
-            missing = [name for name in COLUMNS if name not in archive.files]
+            missing = [name for name in COLUMNS if name not in archive.files and name != "camera"]
             if missing:
                 present = ", ".join(archive.files) or "(none)"
                 raise BadInput(f"'{file}' has no array '{missing[0]}'; it has: {present}; expected: {wanted}")
-            return {name: archive[name] for name in COLUMNS}
+            names = (*COLUMNS, *(name for name in MORE if name in archive.files))
+            return {name: archive[name] if name in archive.files else None for name in names}
     except BadInput:
         raise
     except OSError as error:
@@ -297,6 +319,8 @@ def _warnings(
     rules: Protocol, scored: Sequence[TrialScores], identity: np.ndarray, features: np.ndarray, rerank: str
 ) -> list[str]:
     found = [rules.note] if rules.note else []
+    if unlabelled := int((identity == UNLABELLED).sum()):
+        found.append(f"{unlabelled} of {len(identity)} pictures are unlabelled, and are no queries")
     if rerank != "none":
         found.append(f"re-ranked ({rerank}): not comparable with plain numbers")
     skipped = [int(one.metrics["queries"] - one.metrics["valid_queries"]) for one in scored]
@@ -319,15 +343,55 @@ def _warnings(
     return found
 
 
-def _checked(features: Any, identity: Any, camera: Any, modality: Any) -> tuple[np.ndarray, ...]:
+def _check_cameras(rules: Protocol, camera: np.ndarray, modality: np.ndarray) -> None:
+    """Refuse cameras that a data set cannot have. Those of SYSU-MM01 are checked where its trials are drawn."""
+    pairs = {(int(c), int(m)) for c, m in np.unique(np.stack([camera, modality], axis=1), axis=0)}
+    cameras = [sorted(number for number, kind in pairs if kind == word) for word in (0, 1)]
+    looks = "; these look like features of sysu-mm01" if pairs == _SYSU_PAIRS else ""
+    if rules.layout == "regdb" and max(map(len, cameras)) > 1:
+        kind = max((0, 1), key=lambda word: len(cameras[word]))
+        shown = ", ".join(map(str, cameras[kind][:9])) + (" …" if len(cameras[kind]) > 9 else "")
+        raise BadInput(
+            f"protocol {rules.name}: regdb has one camera of each modality, but the {Modality(kind).word} samples have "
+            f"cameras {shown}{looks}"
+        )
+    if rules.layout == "llcm":
+        strange = sorted({number for number, _ in pairs if number not in range(1, 10)})
+        if strange or looks:
+            what = f"there is camera {strange[0]}" if strange else "no camera has samples of both modalities"
+            raise BadInput(f"protocol {rules.name}: llcm has cameras 1 to 9 of both modalities, but {what}{looks}")
+
+
+def _needs_cameras(rules: Protocol) -> bool:
+    """Whether the trials of a protocol depend on the cameras."""
+    sides = (rules.query, rules.gallery)
+    drawn = any(side.drawn is not None or side.cameras is not None for side in sides)
+    return rules.exclusion != "none" or drawn or rules.tracklets != "none" or rules.layout == "sysu-mm01"
+
+
+def _as_numbers(given: Any, numbers: Callable[[list[str]], list[int]]) -> np.ndarray:
+    """An array in which words have become numbers; everything else is left as it is."""
+    column = _array(given)
+    if column.dtype.kind not in "USO":
+        return column
+    words = [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in column.reshape(-1)]
+    return np.array(numbers(words), dtype=np.int64).reshape(column.shape)
+
+
+def _checked(features: Any, identity: Any, camera: Any, modality: Any, rules: Protocol) -> tuple[np.ndarray, ...]:
     features = _array(features)
     if features.dtype.kind not in "fiu":
         raise BadInput(f"features are {features.dtype}; expected real numbers such as float32")
     if features.ndim != 2 or 0 in features.shape:
         raise BadInput(f"features have shape {features.shape}; expected N×D, one feature for each picture")
+    modality = _as_numbers(modality, lambda words: [int(modality_of(word)) for word in words])
+    if camera is None and _needs_cameras(rules):
+        raise BadInput(f"protocol {rules.name} depends on the cameras; give the array 'camera'")
+    # Without cameras, each modality counts as one.
+    camera = modality if camera is None else _as_numbers(camera, lambda words: camera_numbers(words)[0])
     columns = [
-        _integers(name, _array(column), len(features))
-        for name, column in (("identity", identity), ("camera", camera), ("modality", modality))
+        _integers(name, column, len(features))
+        for name, column in (("identity", _array(identity)), ("camera", camera), ("modality", modality))
     ]
     wrong = np.flatnonzero((columns[2] != 0) & (columns[2] != 1))
     if wrong.size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import nn
 
+    from vireid.data.loading import Loaded
     from vireid.data.protocol import Trial
     from vireid.data.records import Records
     from vireid.data.size import Size
@@ -46,11 +47,17 @@ class Inference:
 
 def used_samples(trials: Iterable[Sequence[Trial]]) -> np.ndarray:
     """The samples that at least one trial uses, each once and ascending, as int64."""
-    return np.unique(np.concatenate([side for drawn in trials for t in drawn for side in (t.query, t.gallery)]))
+    return np.unique(np.concatenate([trial.pictures for drawn in trials for trial in drawn]))
 
 
 def embed_records(
-    embed: Embed, network: nn.Module, records: Records, samples: np.ndarray, how: Inference, progress: Progress
+    embed: Embed,
+    network: nn.Module,
+    records: Records,
+    samples: np.ndarray,
+    how: Inference,
+    progress: Progress,
+    on_skip: Callable[[int, str], None] | None = None,
 ) -> np.ndarray:
     """Features of these samples of the records.
 
@@ -61,12 +68,13 @@ def embed_records(
         samples: M positions in `records`, ascending: the pictures that are needed.
         how: how pictures are loaded and embedded.
         progress: where the bar is shown.
+        on_skip: called with the position and the reason of each picture that cannot be read; None refuses it.
 
     Returns:
-        N×D float32 for all N records; features of samples that are not needed are zero.
+        N×D float32 for all N records; features of samples that are not needed or were skipped are zero.
 
     Raises:
-        BadInput: a picture cannot be read.
+        BadInput: a picture cannot be read and there is no `on_skip`.
     """
     import torch
 
@@ -78,15 +86,31 @@ def embed_records(
     device = how.device or ("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     cache = PictureCache(how.cache, used, how.size) if how.cache else None
+    kept: list[np.ndarray] = []
+
+    def loaded() -> Iterator[Loaded]:
+        skipped = None if on_skip is None else _at(samples, on_skip)
+        for made in inference_batches(
+            used, size=how.size, batch=how.batch, workers=how.workers, cache=cache, on_skip=skipped
+        ):
+            kept.append(made[0].numpy())
+            yield made
+
     with progress.bar(how.title) as advance:
         found = embed_pictures(
             embed,
-            inference_batches(used, size=how.size, batch=how.batch, workers=how.workers, cache=cache),
+            loaded(),
             flip=how.flip,
             device=device,
             precision=how.precision,
             progress=lambda done: advance(done, len(used)),
         )
     features = np.zeros((len(records), found.shape[1]), dtype=np.float32)
-    features[samples] = found
+    if kept:
+        features[samples[np.concatenate(kept)]] = found
     return features
+
+
+def _at(samples: np.ndarray, on_skip: Callable[[int, str], None]) -> Callable[[int, str], None]:
+    """`on_skip` for positions in `samples`."""
+    return lambda place, reason: on_skip(int(samples[place]), reason)

@@ -39,6 +39,8 @@ class Circumstances:
         planned: how many epochs the run's configuration asks for; None where that is not known.
         trained_on: which pictures the network was trained on, in words, if they are not the training pictures of the
             data set that it is tested on; otherwise empty.
+        content: `vireid.data.records.content_fingerprint` of the test pictures; empty in older reports.
+        shared: number of people in more than one split of the data, which `--allow-overlap` allowed.
     """
 
     command: str
@@ -56,6 +58,8 @@ class Circumstances:
     precision: str = "off"
     planned: int | None = None
     trained_on: str = ""
+    content: str = ""
+    shared: int = 0
 
     @property
     def finished(self) -> bool:
@@ -99,7 +103,10 @@ class Measurement:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What is not plain about how it was measured: flip, embedding, re-ranking, checkpoint, precision, data."""
+        """What is not plain about how it was measured: flip, embedding, re-ranking, checkpoint, precision, data.
+
+        `overlap`: the same people are in several splits of the data.
+        """
         marks = {
             "flip": self.report.flip,
             self.measured.embedding: self.measured.embedding != "neck",
@@ -107,6 +114,7 @@ class Measurement:
             "best": self.measured.checkpoint == "best",
             self.measured.precision: self.measured.precision != "off",
             "other-data": bool(self.measured.trained_on),
+            "overlap": self.measured.shared > 0,
         }
         return tuple(mark for mark, shown in marks.items() if shown)
 
@@ -125,6 +133,7 @@ class Measurement:
         words = {
             "best": "best checkpoint",
             "other-data": "other data",
+            "overlap": "people in several splits",
             self.measured.embedding: f"{self.measured.embedding} embedding",
         }
         marks = [*(["untrained"] if self.measured.untrained else []), *(words.get(mark, mark) for mark in self.marks)]

@@ -1,4 +1,4 @@
-"""The verbs as Python functions, for notebooks and scripts: `vireid.train`, `vireid.test`, `vireid.reproduce`."""
+"""The verbs as Python functions, for notebooks and scripts, such as `vireid.train` and `vireid.test`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,34 @@ from vireid.data.errors import BadInput, unknown
 from vireid.training.progress import Progress, Quiet, Terminal
 
 if TYPE_CHECKING:
+    from vireid.data.records import Records
     from vireid.evaluation.report import Report
+    from vireid.experiments.embed import Embedded
     from vireid.experiments.rows import Comparison
     from vireid.training.run import Run
 
 Options = TypeVar("Options")
 
 
-def train(recipe: str, *, data: str, run: str | Path, progress: bool | Progress = False, **options: Any) -> Run:
+def train(
+    recipe: str | None = None,
+    *,
+    run: str | Path,
+    data: str | None = None,
+    progress: bool | Progress = False,
+    **options: Any,
+) -> Run:
     """Train a recipe and write a run directory, as `vireid train` does.
 
     Args:
-        recipe: `RECIPE` or `RECIPE:ROW`, e.g. `agw`.
-        data: `LAYOUT:PATH`, e.g. `sysu-mm01:/data/SYSU-MM01`.
+        recipe: `RECIPE` or `RECIPE:ROW`, e.g. `agw`. With `resume=True` it may be left out: then everything that is not
+            given is that of the run.
         run: the run directory, new or empty unless `resume=True`.
+        data: `LAYOUT:PATH`, e.g. `sysu-mm01:/data/SYSU-MM01`.
         progress: True shows what the command line shows; nothing is printed otherwise.
         options: the other fields of `vireid.experiments.train.TrainOptions`: `set` (a mapping from field to value,
-            such as `{"trunk": "tiny", "size": "96x48", "epochs": 2}`), `resume`, `fold`, `workers`, `cache`,
-            `checkpoint_steps`, `skip_unreadable`, `validate_every`, `validate_on`, `tracker`.
+            such as `{"trunk": "tiny", "size": "96x48", "epochs": 2}`), `config`, `resume`, `extend`, `fold`, `workers`,
+            `cache`, `checkpoint_steps`, `skip_unreadable`, `validate_every`, `validate_on`, `allow_overlap`, `tracker`.
 
     Returns:
         The run; `run.path` is its directory, `run.epochs()` its log.
@@ -58,7 +68,8 @@ def test(
         protocols: one name such as `sysu-mm01/all/single`, or several; None for the layout's own.
         progress: True shows what the command line shows; nothing is printed otherwise.
         options: the other fields of `vireid.experiments.test.TestOptions`: `flip`, `embedding`, `rerank`, `checkpoint`,
-            `untrained`, `fold`, `batch`, `precision`, `workers`, `cache`, `permutation`, `features`, `breakdown`.
+            `untrained`, `fold`, `batch`, `precision`, `workers`, `cache`, `permutation`, `features`, `breakdown`,
+            `allow_overlap`.
 
     Returns:
         One report for each protocol, with `report.rank1`, `report.map` and so on in percent.
@@ -69,14 +80,65 @@ def test(
     from vireid.experiments.test import TestOptions
     from vireid.experiments.test import test as do
 
-    directory = getattr(run, "path", run)
-    if not isinstance(directory, (str, Path)):
-        raise BadInput(f"run cannot be {run!r}; it takes a run directory, or what vireid.train returned")
     names = (protocols,) if isinstance(protocols, str) else protocols or ()
     if not isinstance(names, (list, tuple)):
         raise BadInput(f"protocols cannot be {protocols!r}; it takes a name, or a list of names")
-    asked = _asked(TestOptions, "test", run=directory, data=data, protocols=tuple(names), **options)
+    asked = _asked(TestOptions, "test", run=_directory(run), data=data, protocols=tuple(names), **options)
     return [one.report for one in do(asked, _progress(progress))]
+
+
+def embed(
+    run: str | Path | Run,
+    pictures: str | Path,
+    *,
+    modality: str | None = None,
+    out: str | Path | None = None,
+    progress: bool | Progress = False,
+    **options: Any,
+) -> Embedded:
+    """Features of pictures without labels, as `vireid embed` makes them.
+
+    Args:
+        run: the run directory, or what `train` returned.
+        pictures: a folder, which is searched at any depth; a CSV file with a column `path`; or one picture. For
+            pictures that are in memory, use `vireid.load(run).embed`.
+        modality: `visible` or `infrared` (or another word for them); None if the table has a column `modality`.
+        out: also write this `.npz` or `.parquet` file.
+        progress: True shows what the command line shows; nothing is printed otherwise.
+        options: the other fields of `vireid.experiments.embed.EmbedOptions`: `checkpoint`, `embedding`, `flip`,
+            `batch`, `precision`, `workers`, `cache`, `skip_unreadable`.
+
+    Returns:
+        The features with the paths of the pictures.
+
+    Raises:
+        BadInput: whatever a user can get wrong, in one sentence.
+    """
+    from vireid.experiments.embed import EmbedOptions
+    from vireid.experiments.embed import embed as do
+
+    given = {"run": _directory(run), "pictures": pictures, "modality": modality, "out": out, **options}
+    return do(_asked(EmbedOptions, "embed", **given), _progress(progress))
+
+
+def records(layout: str, root: str | Path | None = None, *, fold: int = 1) -> Records:
+    """Read the records of a data set, without opening its pictures.
+
+    Args:
+        layout: `LAYOUT:PATH`, such as `folder:yard`, or only the layout.
+        root: the path, if it is not part of `layout`: the folder of the data set; for `folder` also a CSV file.
+        fold: RegDB's fold, 1 to 10.
+
+    Raises:
+        BadInput: the layout or the fold is unknown, or the data set cannot be read; the sentence says why.
+    """
+    from vireid import datasets
+
+    if not isinstance(layout, str):
+        raise BadInput(f"layout cannot be {layout!r}; it takes LAYOUT:PATH, or a layout with a path behind it")
+    if root is None:
+        layout, root = datasets.parse_source(layout)
+    return datasets.read(layout, root, fold=fold)
 
 
 def reproduce(
@@ -103,6 +165,13 @@ def reproduce(
 
     asked = _asked(ReproduceOptions, "reproduce", recipe=recipe, table=table, data=data, **options)
     return do(asked, _progress(progress))
+
+
+def _directory(run: str | Path | Run) -> Path:
+    directory = getattr(run, "path", run)
+    if not isinstance(directory, (str, Path)):
+        raise BadInput(f"run cannot be {run!r}; it takes a run directory, or what vireid.train returned")
+    return Path(directory)
 
 
 def _asked(kind: type[Options], verb: str, **given: Any) -> Options:

@@ -199,7 +199,7 @@ def _refused_by_all(found: Sequence[Planned]) -> str | None:
 def say_plan(rows: Sequence[Planned], progress: Progress) -> None:
     """Say which rows are measured and which are not."""
     measured = [row for row in rows if row.trainings]
-    progress.say(f"{_counted(len(rows), 'row')}, {len(rows) - len(measured)} of them skipped")
+    progress.say(f"{counted(len(rows), 'row')}, {len(rows) - len(measured)} of them skipped")
     for reason in dict.fromkeys(row.skipped for row in rows if row.skipped):
         progress.say(f"skipped, {reason}: {', '.join(row.name for row in rows if row.skipped == reason)}")
     for row in rows:
@@ -215,7 +215,7 @@ def carry_out(trainings: Sequence[Training], asked: ReproduceOptions, progress: 
     runs = list(runs_below(asked.runs, progress.say))
     outcome = Outcome({one.key: found for one in trainings if (found := one.done(runs))}, {})
     waiting = [one for one in trainings if one.key not in outcome.done]
-    progress.say(f"{asked.recipe}: {_counted(len(trainings), 'training')}, {len(outcome.done)} there already")
+    progress.say(f"{asked.recipe}: {counted(len(trainings), 'training')}, {len(outcome.done)} there already")
     how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
     began = time.monotonic()
     for place, one in enumerate(waiting, start=1):
@@ -231,7 +231,7 @@ def carry_out(trainings: Sequence[Training], asked: ReproduceOptions, progress: 
         if one.key in outcome.failed:
             progress.say(f"failed: {_title(one)}: {outcome.failed[one.key]}")
         if place < len(waiting):
-            progress.say(_left(time.monotonic() - began, place, len(waiting) - place))
+            progress.say(time_left(time.monotonic() - began, place, len(waiting) - place))
     return outcome
 
 
@@ -240,14 +240,19 @@ def _title(one: Training) -> str:
     return f"{one.spec}{fold}, seed {one.config['seed']}"
 
 
-def _counted(count: int, word: str) -> str:
+def counted(count: int, word: str) -> str:
+    """A number with its word.
+
+    >>> counted(1, "row"), counted(3, "row")
+    ('1 row', '3 rows')
+    """
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _left(seconds: float, done: int, left: int) -> str:
+def time_left(seconds: float, done: int, left: int) -> str:
     """How long the rest will take if it takes as long as what is done.
 
-    >>> _left(90.0, 1, 3)
+    >>> time_left(90.0, 1, 3)
     '1 done in 1.5 min; 3 left, about 4.5 min'
     """
 

@@ -234,7 +234,7 @@ def combined(found: Sequence[Found], changed: tuple[str, ...], *, others: int = 
     folds = max((tuple(sorted(each)) for each in by_seed.values()), key=len)
     seeds = tuple(sorted(seed for seed, each in by_seed.items() if tuple(sorted(each)) == folds))
     used = [by_seed[seed][fold] for seed in seeds for fold in folds]
-    first, layout = used[0][0].facts, used[0][1].report.protocol.partition("/")[0]
+    first, of_folds = used[0][0].facts, _folds(used[0][1].report.protocol)
     numbers = {name: _table([one.report for _, one in used], name, len(seeds)) for name in METRICS}
     return Ours(
         protocol=protocol_of(used[0][1]),
@@ -242,8 +242,8 @@ def combined(found: Sequence[Found], changed: tuple[str, ...], *, others: int = 
         std={name: _deviation(table) for name, table in numbers.items() if table.size > 1},
         interval={name: half for name, table in numbers.items() if (half := _half_width(table)) is not None},
         seeds=seeds,
-        folds=folds if datasets.folds(layout) > 1 else (),
-        of_folds=datasets.folds(layout),
+        folds=folds if of_folds > 1 else (),
+        of_folds=of_folds,
         set=changed,
         generated=any(one.measured.generated for _, one in used) or first.data.generated,
         hardware=" and ".join(dict.fromkeys(run.facts.hardware.words for run, _ in used)),
@@ -252,6 +252,12 @@ def combined(found: Sequence[Found], changed: tuple[str, ...], *, others: int = 
         others=others,
         commits=tuple(dict.fromkeys(run.facts.git_commit for run, _ in used if run.facts.git_commit)),
     )
+
+
+def _folds(protocol: str) -> int:
+    """How many folds the layout of a protocol has; 1 if it is given by lists, or for a plug-in that is not loaded."""
+    layout = protocol.partition("/")[0]
+    return datasets.folds(layout) if layout in datasets.layouts() else 1
 
 
 def _newest(found: Sequence[Found]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from vireid import datasets
+from vireid import datasets, plugins
 from vireid.data.errors import BadInput
 from vireid.data.protocol import (
     Protocol,
@@ -18,12 +18,14 @@ from vireid.data.protocol import (
     parse_protocol,
     read_permutation,
 )
-from vireid.data.records import Records
+from vireid.data.records import Records, content_fingerprint
 from vireid.data.settings import Count, Whole, options
 from vireid.data.stored import check_output, writing
 from vireid.evaluation.breakdown import break_down
 from vireid.evaluation.ranking import Ranking
+from vireid.evaluation.report import expanded
 from vireid.evaluation.scoring import Measured, evaluate, with_both_draws
+from vireid.experiments import start
 from vireid.experiments.embedding import Inference, embed_records, used_samples
 from vireid.experiments.measurement import Answer, Circumstances, Measurement, RankedList
 from vireid.training.progress import Progress, Quiet
@@ -46,7 +48,7 @@ class TestOptions:
     Attributes:
         run: the run directory.
         data: `LAYOUT:PATH`.
-        protocols: names of protocols; if empty, the layout's own.
+        protocols: names of protocols, or a layout for its usual ones; if empty, those of the data's layout.
         flip: average with the mirrored picture's feature.
         embedding: `neck`, `pooled` or `both`.
         rerank: `none`, `k-reciprocal` or `query-expansion`.
@@ -60,6 +62,7 @@ class TestOptions:
         permutation: SYSU-MM01's `rand_perm_cam.mat`.
         features: also write the features to this `.npz` file.
         breakdown: also compute each result by cameras and identities.
+        allow_overlap: test although people are in more than one split of the data; the reports are marked.
         command: the command that the measurement records.
     """
 
@@ -79,6 +82,7 @@ class TestOptions:
     permutation: Path | None = None
     features: Path | None = None
     breakdown: bool = False
+    allow_overlap: bool = False
     command: str = ""
 
     __test__: ClassVar[bool] = False  # pytest would collect it, because its name begins with Test
@@ -103,10 +107,15 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     if asked.features:
         check_output(asked.features)
     run = open_run(asked.run)
+    changed = plugins.require(run, asked.data)
     everything, drawn = draw(asked, run)
     trained_on, overlap = _training_pictures(everything, run)
+    overlap = (*overlap, *start.overlap(everything, run))
+    related = not trained_on or run.facts.data.root == str(Path(everything.root).resolve())
+    shared = everything.refuse_overlap(asked.allow_overlap) if related and not asked.untrained else 0
     records = everything.where(split="test")
     model = load(run, untrained=asked.untrained, checkpoint=asked.checkpoint)
+    records = records.with_scaling(model.scaling)
     how = Inference(model.size, asked.flip, asked.batch, asked.precision, asked.workers, asked.cache)
     samples = used_samples(trials for _, trials in drawn)
     features = embed_records(embedder(model.network, asked.embedding), model.network, records, samples, how, progress)
@@ -118,9 +127,9 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
         flip=asked.flip,
         seed=model.config.training.seed,
     )
-    circumstances = replace(_circumstances(model, records, asked), trained_on=trained_on)
+    circumstances = replace(_circumstances(model, records, asked), trained_on=trained_on, shared=shared)
     found = [_measure(features, records, one, measured, circumstances, asked.breakdown) for one in drawn]
-    found = [_with_warnings(one, (*_about_the_training(model, one.measured), *overlap)) for one in found]
+    found = [_with_warnings(one, (*changed, *_about_the_training(model, one.measured), *overlap)) for one in found]
     for measurement in found:
         try:
             measurement.keep(run)
@@ -142,16 +151,17 @@ def draw(asked: TestOptions, run: Run) -> tuple[Records, list[Drawn]]:
         BadInput: a protocol for another layout, another fold than the run's, or data that cannot be read.
     """
     layout, root = datasets.parse_source(asked.data)
-    names = with_both_draws(asked.protocols or default_protocols(layout), asked.permutation)
+    names = with_both_draws(expanded(asked.protocols) or default_protocols(layout), asked.permutation)
     rules = [parse_protocol(name) for name in names]
     for rule in rules:
-        if rule.layout != layout:
+        if rule.layout not in ("", layout):
             raise BadInput(f"protocol {rule.name} is for layout {rule.layout}, the data are {layout}")
     records = datasets.read(layout, root, fold=own_fold(run, layout, asked.fold))
     tested = records.where(split="test")
     columns = (tested.identity, tested.camera, tested.modality)
     fixed = read_permutation(asked.permutation) if asked.permutation else None
-    return records, [(rule, draw_trials(rule, *columns, permutation=fixed)) for rule in rules]
+    more = {"permutation": fixed, "path": tested.path, "tracklet": tested.tracklet}
+    return records, [(rule, draw_trials(rule, *columns, **more)) for rule in rules]
 
 
 def own_fold(run: Run, layout: str, asked: int | None) -> int:
@@ -220,6 +230,7 @@ def _circumstances(model: Model, records: Records, asked: TestOptions) -> Circum
         generated=datasets.generated(records.root),
         precision=asked.precision,
         planned=None if asked.untrained else model.config.training.epochs,
+        content=content_fingerprint(records),
         **vars(surroundings()),
     )
 
@@ -243,8 +254,9 @@ def _training_pictures(records: Records, run: Run) -> tuple[str, tuple[str, ...]
         training = datasets.training_records(records)
     except BadInput:  # a table of test pictures
         return "", ()
-    without_validation = training.take(training.split != "val")
-    if facts.fingerprint not in (training.fingerprint(), without_validation.fingerprint()):
+    parts = (training, training.take(training.split != "val"))
+    same = [part for part in parts if part.fingerprint() == facts.fingerprint]
+    if not same or facts.content not in ("", content_fingerprint(same[0])):  # older runs have no content
         return f"other pictures of {kinds[0]}", ()
     tested = records.where(split="test")
     pictures = len(np.intersect1d(tested.path.astype(str), training.path.astype(str)))
@@ -303,14 +315,17 @@ def write_features(file: Path, features: np.ndarray, records: Records) -> None:
     Raises:
         BadInput: the file cannot be written.
     """
+    columns: dict[str, Any] = {
+        "features": features,
+        "identity": records.identity,
+        "camera": records.camera,
+        "modality": records.modality,
+        "path": records.path.astype(str),
+    }
+    if records.tracklet is not None:
+        columns["tracklet"] = records.tracklet
     try:
         with writing(file) as opened:
-            np.savez(
-                opened,
-                features=features,
-                identity=records.identity,
-                camera=records.camera,
-                modality=records.modality,
-            )
+            np.savez(opened, **columns)
     except OSError as error:
         raise BadInput(f"cannot write {file}: {error.strerror}") from error

@@ -13,6 +13,7 @@ from typing import Any
 
 from vireid import datasets
 from vireid.data.errors import BadInput
+from vireid.data.records import content_fingerprint
 from vireid.experiments.measurement import Measurement, file_name
 from vireid.experiments.test import TestOptions, test
 from vireid.experiments.train import TrainOptions, train
@@ -54,8 +55,8 @@ class Pictures:
         data: `LAYOUT:PATH`.
         layout: name of the layout.
         fold: number of the fold, from 1.
-        trained: fingerprint of the training records.
-        tested: fingerprint of the test records.
+        trained, tested: fingerprints of the training records and of the test records.
+        trained_content, tested_content: fingerprints of their files, see `vireid.data.records.content_fingerprint`.
     """
 
     data: str
@@ -63,6 +64,8 @@ class Pictures:
     fold: int
     trained: str
     tested: str
+    trained_content: str
+    tested_content: str
 
     @classmethod
     def of(cls, data: str, fold: int) -> Pictures:
@@ -73,8 +76,9 @@ class Pictures:
         """
         layout, root = datasets.parse_source(data)
         records = datasets.read(layout, root, fold=fold)
-        trained = datasets.training_records(records).fingerprint()
-        return cls(data, layout, fold, trained, records.where(split="test").fingerprint())
+        both = (datasets.training_records(records), records.where(split="test"))
+        contents = (content_fingerprint(part) for part in both)
+        return cls(data, layout, fold, *(part.fingerprint() for part in both), *contents)
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,10 @@ class Training:
         Folds need no question of their own, because their training pictures differ.
         """
         facts = run.facts
-        same = (facts.recipe, facts.config) == (self.recipe, self.config)
-        return same and facts.data.fingerprint == self.pictures.trained
+        same = (facts.recipe, facts.config) == (self.recipe, self.config) and facts.as_begun
+        # Older runs have no content.
+        told = (facts.data.fingerprint, facts.data.content or self.pictures.trained_content)
+        return same and told == (self.pictures.trained, self.pictures.trained_content)
 
     def measured(self, run: Run) -> list[Measurement] | None:
         """The measurements of a run by every protocol of this training, or None if one is missing.
@@ -128,8 +134,9 @@ class Training:
                 one = Measurement.read(run.reports / file_name(protocol))
             except BadInput:
                 return None
-            done = one.measured.epochs == self.config["epochs"] and one.measured.fingerprint == self.pictures.tested
-            if not done or not one.plain:
+            told = (one.measured.fingerprint, one.measured.content or self.pictures.tested_content)
+            same = told == (self.pictures.tested, self.pictures.tested_content)
+            if one.measured.epochs != self.config["epochs"] or not same or not one.plain:
                 return None
             found.append(one)
         return found
@@ -158,20 +165,24 @@ class Training:
         begun = (run.path for run in runs if self.fits(run) and run.facts.validation is None)
         return next(begun, None) or self.directory(below)
 
-    def carry_out(self, directory: Path, how: Mapping[str, Any], progress: Progress) -> tuple[Run, list[Measurement]]:
+    def carry_out(
+        self, directory: Path, how: Mapping[str, Any], progress: Progress, *, breakdown: bool = False
+    ) -> tuple[Run, list[Measurement]]:
         """Train, or go on where the run stopped, and test.
 
         Args:
             directory: the run directory.
             how: `workers`, `cache` and `command`.
             progress: where lines and bars are shown.
+            breakdown: also measure single identities and cameras.
 
         Raises:
             BadInput: training or testing raises it.
         """
         data, fold = self.pictures.data, self.pictures.fold
         run = train(TrainOptions(self.spec, data, directory, set=self.set, resume=True, fold=fold, **how), progress)
-        return run, test(TestOptions(directory, data, protocols=self.protocols, fold=fold, **how), progress)
+        tested = TestOptions(directory, data, protocols=self.protocols, fold=fold, breakdown=breakdown, **how)
+        return run, test(tested, progress)
 
 
 def runs_below(folder: Path, left_out: Callable[[str], None] = lambda reason: None) -> Iterator[Run]:

@@ -54,7 +54,7 @@ class Validation:
             on=self.on,
             protocol=self.rules.name,
             metric=METRIC,
-            identities=len(np.unique(self.records.identity)),
+            identities=len(np.unique(self.records.labelled().identity)),
             pictures=len(self.records),
             fingerprint=self.records.fingerprint(),
             note=_NOTES[self.on],

@@ -1,18 +1,18 @@
-"""The paper's numbers beside ours, as text, Markdown and HTML."""
+"""The paper's numbers beside ours, as tables and as an HTML page."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from vireid.data.errors import BadInput
-from vireid.data.stored import write_text
 from vireid.evaluation.report import METRICS, SHORT
+from vireid.experiments.cited import Cited
 from vireid.experiments.rows import Comparison
+from vireid.figures.tables import MISSING, Code, Document, Table, number, spread
+from vireid.figures.tables import render as tables_render
 
-MISSING = "–"
 GENERATED = "generated"
 SPREAD = "ours ± is the standard deviation over folds, or over seeds if there is one fold"
 INTERVAL = "the 95 % interval is of the mean over seeds (Student's t)"
@@ -49,7 +49,7 @@ def lines(one: Comparison, metrics: Sequence[str]) -> Iterator[tuple[str, list[s
         return
     kind = GENERATED if ours.generated else "ours"
     partly = f", {ours.measured_folds}" if len(ours.folds) < ours.of_folds and ours.folds else ""
-    yield f"{kind}{partly}", [_spread(ours.metrics[name], ours.std.get(name)) for name in metrics]
+    yield f"{kind}{partly}", [spread(ours.metrics[name], ours.std.get(name)) for name in metrics]
     if ours.interval:
         yield "95 % interval", [f"± {ours.interval[name]:.2f}" for name in metrics]
     if not ours.generated and any(one.published.get(name) is not None for name in metrics):
@@ -61,10 +61,6 @@ def _number(values: Mapping[str, float | None], name: str) -> str:
         return MISSING
     value = values[name]
     return "not legible" if value is None else f"{value:.2f}"
-
-
-def _spread(value: float, deviation: float | None) -> str:
-    return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
 
 
 def _difference(ours: float, paper: float | None) -> str:
@@ -123,28 +119,66 @@ def _name(one: Comparison) -> str:
     return one.name.partition("/")[2] or one.name
 
 
-def as_text(found: Sequence[Comparison]) -> str:
-    """The rows for a terminal, table by table, and then what a reader has to know about them."""
-    text: list[str] = []
+def render(found: Sequence[Comparison], form: str, title: str) -> str:
+    """The rows in a format: `html`, or one of `vireid.figures.tables`. `title` is the heading of the HTML page."""
+    return as_html(found, title) if form == "html" else tables_render(document(found), form)
+
+
+def document(found: Sequence[Comparison]) -> Document:
+    """The rows table by table, and what a reader has to know about them."""
+    made = []
     for table, rows in tables(found).items():
         metrics = shown(rows)
-        where = heading(rows)
-        cells = [["", "", "", *(SHORT[name] for name in metrics)]]
+        cells: list[tuple[str, ...]] = []
         for one in rows:
             for place, (kind, numbers) in enumerate(lines(one, metrics)):
-                first = [f"  {_name(one)}", protocol(one)] if place == 0 else ["", ""]
-                cells.append([*first, kind, *numbers])
-        widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-        text += ["", table + (f" ({where})" if where else "")]
-        for line in cells:
-            padded = [
-                cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-            ]
-            text.append("  ".join(padded).rstrip())
+                first = (_name(one), Code(protocol(one))) if place == 0 else ("", "")
+                cells.append((*first, kind, *numbers))
+        head = ("row", "protocol", "", *(SHORT[name] for name in metrics))
+        made.append(Table(table, head, tuple(cells), left=3, where=heading(rows)))
     notes = [*legend(found), *(f"{_listed(who)}: {note}" for note, who in remarks(found).items())]
-    fill = textwrap.TextWrapper(110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False).fill
-    wrapped = [fill(note) for note in notes]
-    return "\n".join([*text, *(["", *wrapped] if wrapped else [])]).lstrip("\n")
+    return Document(tuple(made), tuple(row for one in found for row in _numbers(one)), tuple(notes))
+
+
+def _numbers(one: Comparison) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV file: the paper's numbers and ours, each in a row of its own."""
+    place = {"recipe": one.recipe, "row": one.name}
+    if one.published:
+        yield {**place, "protocol": one.row.on, "numbers": "paper", **one.published, "note": one.row.note}
+    ours = one.ours
+    if ours is not None:
+        yield {
+            **place,
+            "protocol": ours.protocol,
+            "numbers": GENERATED if ours.generated else "ours",
+            **ours.metrics,
+            **{f"{name}_std": value for name, value in ours.std.items()},
+            **{f"{name}_interval": value for name, value in ours.interval.items()},
+            "seeds": ours.seeds,
+            "folds": ours.folds,
+            "set": ours.set,
+            "hardware": ours.hardware,
+            "runs": ours.runs,
+            "note": one.notes,
+        }
+    elif one.failed or one.skipped or not one.published:
+        why = f"failed: {one.failed}" if one.failed else f"skipped: {one.skipped}" if one.skipped else "not measured"
+        yield {**place, "protocol": one.row.on, "numbers": "none", "note": why}
+
+
+def cited(found: Sequence[Cited]) -> Document:
+    """What the papers print for other methods, and the notes about single rows."""
+    head = ("", "protocol", *SHORT.values())
+    cells, numbers, notes = [], [], {}
+    for one in found:
+        who = f"{one.where} {one.method}"
+        cells.append((who, Code(one.protocol), *(number(one.published.get(name)) for name in SHORT)))
+        numbers.append({"where": one.where, "method": one.method, "protocol": one.protocol, **one.published})
+        if one.note:
+            numbers[-1]["note"] = one.note
+            notes.setdefault((one.note, one.where, one.protocol), []).append(one.method)
+    told = [f"{where}, {protocol} ({', '.join(who)}): {note}" for (note, where, protocol), who in notes.items()]
+    return Document((Table("", head, tuple(cells), left=2),), tuple(numbers), tuple(told))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -155,24 +189,6 @@ def _listed(names: Sequence[str]) -> str:
         found.append(row if recipe == before else name)
         before = recipe
     return ", ".join(found)
-
-
-def as_markdown(found: Sequence[Comparison]) -> str:
-    """The rows as Markdown tables: a line for the paper, for ours and for the difference."""
-    text: list[str] = []
-    for table, rows in tables(found).items():
-        metrics = shown(rows)
-        text += [f"### {table}", "", *([f"{heading(rows)}.", ""] if heading(rows) else [])]
-        text.append("| " + " | ".join(["row", "protocol", "", *(SHORT[name] for name in metrics)]) + " |")
-        text.append("|" + " --- |" * 3 + " ---: |" * len(metrics))
-        for one in rows:
-            for place, (kind, numbers) in enumerate(lines(one, metrics)):
-                first = [_name(one), f"`{protocol(one)}`"] if place == 0 else ["", ""]
-                text.append("| " + " | ".join([*first, kind, *numbers]) + " |")
-        text.append("")
-    text += [f"- {sentence}" for sentence in legend(found)]
-    text += [f"- {_listed(who)}: {note}" for note, who in remarks(found).items()]
-    return "\n".join(text).rstrip() + "\n"
 
 
 def as_html(found: Sequence[Comparison], title: str) -> str:
@@ -202,22 +218,9 @@ def as_html(found: Sequence[Comparison], title: str) -> str:
 def _html_line(one: Comparison, kind: str, numbers: Sequence[str], *, first: bool) -> str:
     name, on = (_name(one), protocol(one)) if first else ("", "")
     cells = ""
-    for number in numbers:
-        sign = {"+": " class=gain", "-": " class=loss"}.get(number[:1], "") if kind == "difference" else ""
-        cells += f"<td{sign}>{escape(number)}</td>"
+    for cell in numbers:
+        sign = {"+": " class=gain", "-": " class=loss"}.get(cell[:1], "") if kind == "difference" else ""
+        cells += f"<td{sign}>{escape(cell)}</td>"
     heads = "".join(f"<td class=name>{escape(cell)}</td>" for cell in (name, on, kind))
     classes = " ".join([*(["row"] if first else []), *(["paper"] if kind == "paper" else [])])
     return f'<tr class="{classes}">{heads}{cells}</tr>'
-
-
-def write(file: Path, text: str) -> Path:
-    """Write a page, whole or not at all.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
-    try:
-        write_text(file, text)
-    except OSError as error:
-        raise BadInput(f"cannot write {file}: {error.strerror}") from error
-    return file

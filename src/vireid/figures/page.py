@@ -1,4 +1,4 @@
-"""One or several runs as one HTML file that needs no other file."""
+"""One or several runs side by side: one HTML file that needs no other file, or tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,30 @@ import jinja2
 
 from vireid.data.errors import BadInput
 from vireid.data.pictures import read_picture
-from vireid.data.protocol import parse_protocol, protocol_names
+from vireid.data.protocol import protocol_names
 from vireid.data.size import Size
 from vireid.data.stored import as_json, write_text
-from vireid.evaluation.report import TITLES, Report, incomparable
-from vireid.evaluation.spread import interval
-from vireid.experiments.measurement import Measurement, measurements
+from vireid.evaluation.report import SHORT, TITLES, Report, incomparable
+from vireid.experiments.grouping import Difference, Group, from_first, groups
+from vireid.experiments.measurement import Circumstances, Measurement, measurements
 from vireid.figures import charts
+from vireid.figures.tables import (
+    Document,
+    Table,
+    numbers_of,
+    numbers_of_difference,
+    numbers_of_group,
+    spread,
+)
 from vireid.model import configuration
 from vireid.recipes import recipe
 from vireid.training.configuration import differences
 from vireid.training.run import Run
 
 THUMBNAIL = Size(96, 48)
+LEGEND = "± of a run is the standard deviation over the protocol's gallery draws; 95 % intervals are over seeds"
+Kept = Mapping[Path, Sequence[Measurement]]
+"""The measurements of each run, by its directory."""
 
 
 def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", sheet: bytes | None = None) -> Path:
@@ -41,20 +53,19 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
     Raises:
         BadInput: no run has a report yet, a report cannot be read, or the file cannot be written.
     """
-    kept = {run.path: measurements(run) for run in runs}
-    if not any(kept.values()):
-        raise BadInput(f"no reports in {', '.join(str(run.path) for run in runs)}; run vireid test first")
+    kept = _kept(runs)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
         "page.html"
     )
-    protocols = sorted({k.report.protocol for reports in kept.values() for k in reports}, key=_as_listed)
+    names = names_of(runs, kept)
     text = page.render(
         title=title,
         generated=any(k.measured.generated for reports in kept.values() for k in reports),
-        warnings=_warnings([k.report for reports in kept.values() for k in reports if not k.measured.untrained]),
+        warnings=_warnings(runs, kept),
         columns=TITLES,
-        tables=[_protocol_table(protocol, runs, kept) for protocol in protocols],
+        legend=LEGEND[0].upper() + LEGEND[1:],
+        tables=[_protocol_table(protocol, runs, kept, names) for protocol in _protocols(kept)],
         runs=[_run_section(run, kept[run.path]) for run in runs],
         sheet=_data_address(sheet) if sheet else None,
     )
@@ -66,37 +77,137 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
     return out
 
 
+def document(runs: Sequence[Run]) -> Document:
+    """The results of the page as tables: a line for each measurement, each group's mean, and each difference.
+
+    Raises:
+        BadInput: no run has a report yet, or a report cannot be read.
+    """
+    kept = _kept(runs)
+    names, tables, numbers = names_of(runs, kept), [], []
+    for protocol in _protocols(kept):
+        lines = _lines(protocol, runs, kept, names)
+        cells = tuple((line.name, *(spread(*cell, sign=line.sign) for cell in line.cells)) for line in lines)
+        tables.append(Table(protocol, ("run", *SHORT.values()), cells, where=_how(next(_reports(lines)))))
+        numbers += [line.numbers for line in lines]
+    generated = any(k.measured.generated for reports in kept.values() for k in reports)
+    world = ["measured on a generated world: these numbers must not stand beside published ones"] if generated else []
+    notes = [LEGEND, *world, *(f"warning: {warning}" for warning in _warnings(runs, kept))]
+    return Document(tuple(tables), tuple(numbers), tuple(notes))
+
+
+def _kept(runs: Sequence[Run]) -> Kept:
+    """The measurements of all runs.
+
+    Raises:
+        BadInput: there is none, or one cannot be read.
+    """
+    kept = {run.path: measurements(run) for run in runs}
+    if not any(kept.values()):
+        raise BadInput(f"no reports in {', '.join(str(run.path) for run in runs)}; run vireid test first")
+    return kept
+
+
+def names_of(runs: Sequence[Run], kept: Kept) -> dict[Path, str]:
+    """What each run is called: its directory's name; where several have the same name, with what is particular to it.
+
+    Runs that differ in the seed only and have the same name, in different places, are called by their whole paths.
+    """
+    short = [run.path.name for run in runs]
+    found = {run.path: run.path.name for run in runs if short.count(run.path.name) == 1}
+    if len(found) < len(runs):
+        every = [(run, next(iter(kept[run.path]))) for run in runs if kept[run.path]]
+        labels = {run.path: group.label for group in groups(every) for run, _ in group.found}
+        told = {run.path: f"{labels.get(run.path, run.facts.name)}, {run.path.name}" for run in runs}
+        again = list(told.values())
+        found |= {
+            path: name if again.count(name) == 1 else str(path) for path, name in told.items() if path not in found
+        }
+    return found
+
+
+def _protocols(kept: Kept) -> list[str]:
+    """The protocols that were measured, in the order in which they are listed everywhere else."""
+    return sorted({k.report.protocol for reports in kept.values() for k in reports}, key=_as_listed)
+
+
 def _as_listed(protocol: str) -> tuple[int, str]:
-    """Protocols in the order in which they are listed everywhere else."""
-    names = [parse_protocol(name).name for name in protocol_names()]
+    names = protocol_names()
     return (names.index(protocol) if protocol in names else len(names), protocol)
 
 
-def _protocol_table(protocol: str, runs: Sequence[Run], kept: dict[Path, list[Measurement]]) -> dict[str, Any]:
-    rows, curves, chance = [], {}, math.nan
-    by_setting: dict[str, list[Report]] = {}
-    for run in runs:
-        for one in kept[run.path]:
-            if one.report.protocol != protocol:
-                continue
-            name = _name(run, one)
-            faint = one.measured.untrained
-            rows.append({"name": name, "report": one.report, "cells": _cells(one.report), "faint": faint})
-            curves[name] = [(k, getattr(one.report, f"rank{k}")) for k in (1, 5, 10, 20)]
-            chance = one.report.chance_rank1
-            if not faint:
-                by_setting.setdefault(_setting(run, one), []).append(one.report)
-    for setting, reports in by_setting.items():
-        if len(reports) > 1:
-            values = [interval([getattr(r, name) for r in reports]) for name in TITLES]
-            cells = [(f"{v[0]:.2f}", f"{v[1]:.2f}") for v in values if v]
-            name = f"{setting}: mean of {len(reports)} seeds, 95 % interval"
-            rows.append({"name": name, "report": None, "cells": cells, "faint": False})
+@dataclass(frozen=True)
+class Line:
+    """One line of the table of a protocol.
+
+    Attributes:
+        name: of the run, of the group, or of the difference.
+        cells: (value, what lies around it) for each metric; the latter is None where there is nothing.
+        numbers: the row of the CSV file.
+        report: the report, if the line is about one run.
+        faint: whether it is shown faintly: it is not the result of a trained network.
+        sign: whether values have a sign.
+    """
+
+    name: str
+    cells: tuple[tuple[float, float | None], ...]
+    numbers: Mapping[str, Any]
+    report: Report | None = None
+    faint: bool = False
+    sign: bool = False
+
+
+def _lines(protocol: str, runs: Sequence[Run], kept: Kept, names: Mapping[Path, str]) -> list[Line]:
+    """Every run, then the mean of every group of several seeds, then the groups minus the first one."""
+    found = [(run, one) for run in runs for one in kept[run.path] if one.report.protocol == protocol]
+    made = groups((run, one) for run, one in found if not one.measured.untrained)
+    labels = {(run.path, one.file_name): group.label for group in made for run, one in group.found}
+    lines = [_run_line(run, one, names[run.path], labels.get((run.path, one.file_name), "")) for run, one in found]
+    lines += [_mean_line(group) for group in made if len(group.found) > 1]
+    return lines + [_difference_line(one, protocol) for one in from_first(made)]
+
+
+def _run_line(run: Run, one: Measurement, name: str, group: str) -> Line:
+    report, facts = one.report, run.facts
+    many = len(report.trials) > 1
+    cells = tuple((getattr(report, name), report.std[name] if many else None) for name in TITLES)
+    told = {"protocol": report.protocol, "numbers": "untrained" if one.measured.untrained else "run", "group": group}
+    place = {"minus": None, "seed": facts.seed, "fold": facts.data.fold, "run": str(run.path)}
+    numbers = {**told, **place, **numbers_of(report)}
+    return Line(_name(name, one), cells, numbers, report, one.measured.untrained)
+
+
+def _mean_line(group: Group) -> Line:
+    ours = group.ours
+    cells = tuple((ours.metrics[name], ours.interval.get(name)) for name in TITLES)
+    around = ", 95 % interval" if ours.interval else ""
+    return Line(f"{group.label}: mean of {ours.extent}{around}", cells, numbers_of_group(group))
+
+
+def _difference_line(one: Difference, protocol: str) -> Line:
+    cells = tuple((one.metrics[name].mean, one.metrics[name].half) for name in TITLES)
+    seeds = f"{'seed' if len(one.seeds) == 1 else 'seeds'} {', '.join(map(str, one.seeds))}"
+    around = ", 95 % interval" if len(one.seeds) > 1 else ""
+    name = f"{one.second} minus {one.first}: paired over {seeds}{around}"
+    return Line(name, cells, numbers_of_difference(one, protocol), sign=True)
+
+
+def _reports(lines: Sequence[Line]) -> Iterator[Report]:
+    return (line.report for line in lines if line.report is not None)
+
+
+def _protocol_table(protocol: str, runs: Sequence[Run], kept: Kept, names: Mapping[Path, str]) -> dict[str, Any]:
+    lines = _lines(protocol, runs, kept, names)
+    first = next(_reports(lines))
+    chance = next((report.chance_rank1 for report in _reports(lines) if not math.isnan(report.chance_rank1)), None)
+    curves = {
+        line.name: [(k, getattr(line.report, f"rank{k}")) for k in (1, 5, 10, 20)] for line in lines if line.report
+    }
     return {
         "protocol": protocol,
-        "measured": _how(rows[0]["report"]),
-        "rows": rows,
-        "chance": None if math.isnan(chance) else f"{chance:.2f}",
+        "measured": _how(first),
+        "rows": [{"name": line.name, "faint": line.faint, "cells": _cells(line)} for line in lines],
+        "chance": None if chance is None else f"{chance:.2f}",
         "chart": charts.lines(curves, x="rank", y="CMC, %", y_range=(0, 100), ticks_x=(1, 5, 10, 20)),
     }
 
@@ -111,7 +222,7 @@ def _how(report: Report) -> str:
     )
 
 
-def _run_section(run: Run, kept: list[Measurement]) -> dict[str, Any]:
+def _run_section(run: Run, kept: Sequence[Measurement]) -> dict[str, Any]:
     name, config = configuration(run)
     epochs = run.epochs()
     terms: dict[str, list[tuple[float, float]]] = {}
@@ -129,7 +240,7 @@ def _run_section(run: Run, kept: list[Measurement]) -> dict[str, Any]:
         "config": json.dumps(run.facts.config, indent=2, ensure_ascii=False),
         "lists": _lists(shown) if shown else [],
         "lists_protocol": shown.report.protocol if shown else None,
-        "breakdowns": [{"name": _name(run, k), **as_json(k.breakdown)} for k in kept if k.breakdown],
+        "breakdowns": [{"name": _name(run.path.name, k), **as_json(k.breakdown)} for k in kept if k.breakdown],
     }
 
 
@@ -166,7 +277,7 @@ def _thumbnail(file: Path) -> str | None:
     from PIL import Image
 
     try:
-        pixels = read_picture(file, THUMBNAIL)
+        pixels = read_picture(file, THUMBNAIL, scaling="percentile")  # to be looked at, whatever the network sees
     except BadInput:
         return None
     buffer = io.BytesIO()
@@ -179,22 +290,31 @@ def _data_address(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def _cells(report: Report) -> list[tuple[str, str]]:
-    """(mean, standard deviation over draws) of each column; no deviation where there is one draw."""
-    many = len(report.trials) > 1
-    return [(f"{getattr(report, name):.2f}", f"{report.std[name]:.2f}" if many else "") for name in TITLES]
+def _cells(line: Line) -> list[tuple[str, str]]:
+    """(value, what lies around it) of each column, as texts."""
+    shown = "{:+.2f}" if line.sign else "{:.2f}"
+    return [(shown.format(value), "" if around is None else f"{around:.2f}") for value, around in line.cells]
 
 
-def _name(run: Run, kept: Measurement) -> str:
-    if kept.measured.untrained:
-        return f"untrained ({run.path.name})"
-    return run.path.name + "".join(f" +{mark}" for mark in kept.marks)
+def _name(name: str, kept: Measurement) -> str:
+    measured = kept.measured
+    if measured.untrained:
+        return f"untrained ({name})"
+    marks = "".join(f" +{mark}" for mark in kept.marks)
+    return f"{name}{marks}" if measured.finished else f"{name}{marks} (unfinished: {_epochs_of(measured)})"
 
 
-def _setting(run: Run, kept: Measurement) -> str:
-    """What runs that differ only in the seed have in common."""
-    return f"{run.facts.name} (settings {', '.join([run.settings, *kept.marks])})"
+def _epochs_of(measured: Circumstances) -> str:
+    return f"{measured.epochs} of {measured.planned} epochs"
 
 
-def _warnings(reports: list[Report]) -> list[str]:
-    return list(dict.fromkeys([*incomparable(reports), *(f"{r.protocol}: {w}" for r in reports for w in r.warnings)]))
+def _warnings(runs: Sequence[Run], kept: Kept) -> list[str]:
+    """What a reader has to know before comparing: each sentence once."""
+    found = []
+    for run in runs:
+        done, planned = len(run.epochs()), run.facts.config["epochs"]
+        if done < planned:
+            found.append(f"{run.path} is not finished: it was trained for {done} of {planned} epochs")
+    reports = [k.report for measured in kept.values() for k in measured if not k.measured.untrained]
+    found += [*incomparable(reports), *(f"{r.protocol}: {w}" for r in reports for w in r.warnings)]
+    return list(dict.fromkeys(found))

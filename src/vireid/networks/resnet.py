@@ -61,9 +61,8 @@ def trunk_named(name: str) -> Trunk:
 def scaled(width: int, trunk: str) -> int:
     """A width that a paper states for ResNet-50, in proportion to the last stage of another trunk.
 
-    The feature of `tiny` has 256 dimensions instead of 2,048. Layers beside it with the widths of a paper would be eight
-    times as wide, in proportion, as in the paper. This is the one place for this rule; recipes apply it to the widths
-    that papers state as a number.
+    The feature of `tiny` has 256 dimensions instead of 2,048. A layer of a paper's width beside it would be eight times
+    too wide in proportion. Recipes apply this rule to the widths that papers state as a number.
 
     Args:
         width: channels for ResNet-50, 1 or more.

@@ -7,13 +7,14 @@ gives a network with
 - `embed(images, modality) -> features`: N×3×H×W normalised images and N modalities to N×D, each of length one,
 - `embed_pooled(images, modality) -> features`, only if there is a feature before the neck to compare,
 - `new_parameters() -> [parameter]`: those that learn at the full rate,
+- `own_rates() -> {name: OwnRate}`, only if some parameters have a rate of their own (`vireid.training.optim.OwnRate`),
 - `before_training(batches)`, only where a memory starts from the features of all training pictures,
 - `before_epoch(batches)`, only where a memory is filled again: it is called at the start of each epoch but the first,
   also in a run that was resumed there, but not in one that was resumed within an epoch,
 - `pretrained_parts() -> ([stem, …], stages)`: the modules that ImageNet weights are loaded into.
 
 The rows of its tables may stand in a YAML file of the same name beside it: see `read_rows`. Nothing else has to be
-edited to add a recipe.
+edited to add a recipe. A module from outside the package is one too, after `register`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -30,10 +31,13 @@ from typing import Any
 
 from torch import nn
 
+from vireid import augment
 from vireid.data.errors import BadInput, unknown
+from vireid.data.outside import entry_points, load_entry_point
 from vireid.data.protocol import parse_protocol
+from vireid.data.settings import hints, settings
 from vireid.evaluation.report import METRICS
-from vireid.training.configuration import digest, to_json, with_fields
+from vireid.training.configuration import digest, from_json, to_json, with_fields
 
 
 @dataclass(frozen=True)
@@ -114,24 +118,114 @@ def _row(config: Any, said: Mapping[str, Any]) -> Row:
     )
 
 
+_outside: dict[str, ModuleType] = {}
+
+
+def register(name: str, module: ModuleType) -> None:
+    """Make a module from outside the package known as a recipe. One of the same name that was registered is replaced.
+
+    Raises:
+        BadInput: the package has a recipe of this name, or the module lacks something that a recipe needs.
+    """
+    if name in _inside():
+        raise BadInput(f"the package has a recipe '{name}' already; give yours another name")
+    if lacking := [needed for needed in ("PAPER", "ROWS", "build") if not hasattr(module, needed)]:
+        raise BadInput(f"recipe '{name}' has no {lacking[0]}; a recipe needs PAPER, ROWS and build")
+    if not hasattr(module.PAPER, "training") or not hasattr(module.PAPER, "augmentation"):
+        raise BadInput(f"recipe '{name}': PAPER needs the field training and the method augmentation()")
+    strange = [row for row, found in module.ROWS.items() if not isinstance(found, Row)]
+    if strange:
+        raise BadInput(f"recipe '{name}': ROWS['{strange[0]}'] is no vireid.recipes.Row")
+    forget(name)
+    _outside[name] = module
+
+
+def forget(name: str) -> None:
+    """Remove a registered recipe, and everything that was made from it."""
+    _outside.pop(name, None)
+    for made in [one for one in _extended if one.split("+")[0] == name]:
+        del _extended[made]
+
+
+def _inside() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__)}
+
+
 def recipes() -> tuple[str, ...]:
-    """The names of all recipes.
+    """The names of all recipes: of the package, of plug-ins, and of entry points `vireid.recipes`.
 
     >>> "agw" in recipes()
     True
     """
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted({*_inside(), *_outside, *entry_points("vireid.recipes")}))
 
 
 def recipe(name: str) -> ModuleType:
-    """The module of one recipe.
+    """The module of one recipe. `RECIPE+NAME` is a recipe with an augmentation from outside the package.
 
     Raises:
-        BadInput: no recipe of that name; the sentence lists them.
+        BadInput: no recipe or augmentation of that name (the sentence lists them), or it cannot be loaded.
     """
-    if name not in recipes():
-        raise unknown("recipe", name, recipes())
-    return importlib.import_module(f"{__name__}.{name}")
+    base, plus, names = name.partition("+")
+    if plus:
+        if name not in _extended:
+            _extended[name] = _with_augmentations(name, recipe(base), names.split("+"))
+        return _extended[name]
+    if name in _inside():
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _outside:
+        found = load_entry_point("vireid.recipes", name)
+        if found is None:
+            raise unknown("recipe", name, recipes())
+        register(name, found.module)
+    return _outside[name]
+
+
+_extended: dict[str, ModuleType] = {}
+
+
+def _with_augmentations(name: str, module: ModuleType, names: Sequence[str]) -> ModuleType:
+    """A recipe that has one more field for each of these augmentations.
+
+    Nothing was printed for its rows, so they have no numbers.
+    """
+    base = type(module.PAPER)
+    added = {one: augment.augmentation(one) for one in names}
+    if len(added) < len(names):
+        raise BadInput(f"'{name}' names an augmentation twice")
+    if there := [one for one in names if one in hints(base) or one in hints(hints(base)["training"])]:
+        raise BadInput(f"recipe '{name.partition('+')[0]}' has a field '{there[0]}'; rename the augmentation")
+
+    def augmentation(self: Any) -> Any:
+        pipeline = base.augmentation(self)
+        for one, what in added.items():
+            if (operation := getattr(self, one)) is not None:
+                pipeline = what.to(pipeline, operation)
+        return pipeline
+
+    body = {
+        "__module__": __name__,
+        "__doc__": f"{base.__doc__} With {', '.join(names)} from outside the package.",
+        "__annotations__": {one: type(what.operation) | None for one, what in added.items()},
+        "augmentation": augmentation,
+        **{one: what.operation for one, what in added.items()},
+    }
+    kind = settings(type("Config", (base,), body))
+    for one, what in added.items():
+        text = " ".join((type(what.operation).__doc__ or "an augmentation.").split())
+        kind.__pydantic_fields__[one].description = f"ours: {text}"  # type: ignore[attr-defined]
+
+    def extended(config: Any) -> Any:
+        return kind(**{f.name: getattr(config, f.name) for f in fields(config)})
+
+    made = ModuleType(f"{__name__}.{name}", module.__doc__)
+    made.__file__ = module.__file__
+    made.__dict__.update(
+        build=module.build,
+        PAPER=extended(module.PAPER),
+        ROWS={row: Row(extended(found.config), note=found.note) for row, found in module.ROWS.items()},
+    )
+    return made
 
 
 def find_row(spec: str) -> tuple[str, str | None, Row]:
@@ -149,7 +243,9 @@ def find_row(spec: str) -> tuple[str, str | None, Row]:
     return name, row, module.ROWS[row]
 
 
-def build(name: str, config: Any, identities: int, *, pretrained: bool) -> nn.Module:
+def build(
+    name: str, config: Any, identities: int, *, pretrained: bool, say: Callable[[str], None] = lambda text: None
+) -> nn.Module:
     """The network of a recipe.
 
     Args:
@@ -157,6 +253,7 @@ def build(name: str, config: Any, identities: int, *, pretrained: bool) -> nn.Mo
         config: its configuration.
         identities: how many training identities the classifier tells apart.
         pretrained: start from `config.weights`; False leaves the random start (a checkpoint will fill it).
+        say: gets one sentence about what was loaded from a file or a run, and what was not.
 
     Raises:
         BadInput: fewer than two identities, or the weights cannot be had or do not fit.
@@ -168,10 +265,42 @@ def build(name: str, config: Any, identities: int, *, pretrained: bool) -> nn.Mo
     if pretrained and training.weights != "none":
         from vireid.networks import weights
 
-        imagenet = training.weights == "imagenet"
-        state = weights.imagenet_state(training.trunk) if imagenet else weights.read_state(training.weights)
-        weights.load_trunk(state, *network.pretrained_parts())
+        if training.weights == "imagenet":
+            weights.load_trunk(weights.imagenet_state(training.trunk, say), *network.pretrained_parts())
+        elif training.weights == "world":
+            weights.load_trunk(weights.world_state(training.trunk), *network.pretrained_parts())
+        else:
+            say(_start(network, name, config, identities))
     return network
+
+
+def _start(network: nn.Module, name: str, config: Any, identities: int) -> str:
+    """Start a network from a file or a run, and say what was loaded."""
+    from vireid.training import checkpoint, start
+
+    source = start.open_source(config.training.weights)
+    if source.recipe == name.partition("+")[0]:
+        make = recipe(name).build
+        sized = start.sized_by_identities(lambda count: make(config, count), identities)
+        theirs: Iterable[str] = ()
+        if source.run is not None:
+            source = start.fitted(source, network)
+            if source.tensors.keys() - network.state_dict().keys():
+                theirs = start.sized_by_identities(lambda count: _network_of(source.run, count), identities)
+        return start.load_whole(source, network, config, sized, theirs)
+    other = None
+    if source.run is not None:
+        states = checkpoint.random_states()
+        other = _network_of(source.run, source.run.facts.data.identities)
+        checkpoint.set_random_states(states)
+        source = start.restored(source, other)
+    return start.load_stems_and_trunk(source, network, name, other)
+
+
+def _network_of(run: Any, identities: int) -> nn.Module:
+    """A new network like that of a run, for a number of identities."""
+    name = run.facts.recipe
+    return recipe(name).build(from_json(type(recipe(name).PAPER), run.facts.config), identities)
 
 
 class _Room(ModuleType):

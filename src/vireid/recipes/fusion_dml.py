@@ -24,7 +24,7 @@ from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.data.settings import Count, NonNegative, Positive, Share, all_but, settings
+from vireid.data.settings import NonNegative, Positive, Share, Temperature, Width, all_but, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
 from vireid.losses.mixing import ICAL
@@ -115,7 +115,7 @@ class Fusion:
 
     stages: tuple[Literal[1, 2, 3, 4], ...] = (1, 2, 3)
     """paper, section 3.3: stages that give a map, ascending; table 2 has other choices."""
-    width: Count = 256
+    width: Width = 256
     """paper, section 3.3: channels that each map is reduced to, for ResNet-50; in proportion on another trunk."""
     weights: Weights = "asff"
     """not stated: what the weights α, β and γ are. `asff`: they are predicted from the maps, with a softmax over the
@@ -265,7 +265,7 @@ class Mutual:
     reduction: Reduction = "batchmean"
     """code of deep mutual learning: the mean over the samples. Equations 5 and 6 print a sum (`sum`), equation 7 a
     mean. A sum would make θ 64 times as large, beside cross-entropies that are means."""
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     """paper, equation 4: 1, because the equation has none. It divides the logits, and its square multiplies the loss,
     so that gradients keep their size."""
 

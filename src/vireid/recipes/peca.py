@@ -28,7 +28,7 @@ from vireid.augment.operation import Operation, augmented
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.modality import Modality
-from vireid.data.settings import Count, NonNegative, Positive, all_but, settings
+from vireid.data.settings import Count, NonNegative, Positive, Temperature, Width, all_but, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
 from vireid.losses.mixing import Mixing, mixing, mixing_loss  # noqa: F401 equation 3
@@ -53,7 +53,7 @@ Between = Literal["bn_relu", "none"]
 class GSL:
     """Global-local similarity learning."""
 
-    hidden: Count = 512
+    hidden: Width = 512
     """not stated: width between the two layers of an MLP, for ResNet-50; in proportion on another trunk. A quarter of
     the feature, as in the predictor of SimSiam, which the paper cites."""
     input: Literal["bn", "pool"] = "bn"
@@ -144,7 +144,7 @@ Normalise = Literal["each", "step", "never"]
 class InstanceContrast:
     """The instance loss L_ins."""
 
-    temperature: Positive = 0.15
+    temperature: Temperature = 0.15
     """paper, section 4.2.1: τ_ins of equation 6."""
     negatives: Count = 50
     """paper, section 4.1.2: |Q|, the nearest of the 56 negatives in the batch (the memory holds no samples)."""
@@ -216,7 +216,7 @@ def instance_contrast(
 class ModalityContrast:
     """The modality loss L_mod and its memory."""
 
-    temperature: Positive = 0.10
+    temperature: Temperature = 0.10
     """paper, section 4.2.1: τ_mod of equation 10."""
     weight: NonNegative = 0.5
     """paper, section 4.2.2: λ_m of equation 5."""

@@ -27,7 +27,7 @@ from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.data.settings import Count, NonNegative, Positive, Share, Whole, all_but, settings
+from vireid.data.settings import Count, Few, NonNegative, Share, Temperature, Width, all_but, settings
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
 from vireid.losses.mixing import ICAL
@@ -145,11 +145,11 @@ class MIIM(nn.Module):
 class Mining:
     """What every MIIM is built with; `Config.miim` says after which stages there are MIIMs."""
 
-    spatial_ratio: tuple[Count, Count, Count, Count] = (4, 2, 1, 1)
+    spatial_ratio: tuple[Few, Few, Few, Few] = (4, 2, 1, 1)
     """paper, table 7: after stages 1 to 4, positions per side that one query stands for."""
     channel_ratio: tuple[Count, Count, Count, Count] = (2, 2, 4, 4)
     """paper, table 8: after stages 1 to 4, how many times narrower the tokens are than the map."""
-    pool: Count = 3
+    pool: Few = 3
     """paper, table 9: k_s; one key and value is the mean of 3×3 queries."""
     heads: Count = 8
     """paper, section 3.1: heads of the attention."""
@@ -207,7 +207,7 @@ class KeyInstance:
     """supplement B: λ1."""
     top_k: Count = 4
     """paper, table 10: K, positives of an anchor."""
-    temperature: Positive = 0.07
+    temperature: Temperature = 0.07
     """supplement B: τ."""
     reduction: Literal["mean", "sum"] = "mean"
     """ours, not equation 5 as printed: over the anchors. Equation 5 prints a sum, as does the paper on supervised
@@ -216,10 +216,10 @@ class KeyInstance:
     selection: Literal["hardest", "random"] = "hardest"
     """paper, section 3.2: the positives are those least similar to the anchor. `random` is the other selection of table
     10, and with top_k=1 the "common contrastive loss (randomly selecting one positive sample)" of table 5."""
-    hidden: Count = 2048
+    hidden: Width = 2048
     """not stated: width between the two layers of the MLP head, for ResNet-50; in proportion on another trunk. As in
     MoCo v2, which the paper cites: as wide as the feature."""
-    width: Count = 128
+    width: Width = 128
     """not stated: width of the output of the MLP head; as in MoCo v2."""
 
     def head(self, channels: int, trunk: str) -> nn.Module:
@@ -304,7 +304,7 @@ class Auxiliary:
     """supplement B: λ2."""
     margin: NonNegative = 0.3
     """supplement B: α of the triplet loss on the global feature. Mining is not stated; batch-hard is fast-reid's."""
-    parts: Whole = 0
+    parts: Few | Literal[0] = 0
     """paper, section 4.2: M, horizontal parts; 2 on RegDB."""
     source: Literal["after_miim", "before_miim"] = "after_miim"
     """not stated: P4 is taken behind the MIIM, as figure 2 draws it, or before it."""
@@ -508,10 +508,10 @@ class Config:
     attention: Literal["cbam", "non_local"] | None = None
     """paper, table 6: instead of MIIM, `cbam` in every residual block, or `non_local` at AGW's five places with a
     quarter of the channels, which is the width with the printed number of parameters."""
-    parts: Whole = 2
+    parts: Few | Literal[0] = 2
     """paper, section 4.2: N, horizontal parts of P5; 6 on RegDB. How 16 positions become 6 parts is not stated: parts
     are equal and may overlap by one position, because blocks without overlap would leave one position for the feet."""
-    part_width: Whole = 0
+    part_width: Width | Literal[0] = 0
     """not stated: width that a linear layer reduces a part's feature to; 0 is none, because the paper mentions none."""
     contrast: KeyInstance | BatchHardTriplet | None = KeyInstance()
     """paper, section 3.2: the loss across modalities: CMKIC, the triplet loss of table 5 in its place, or null."""

@@ -257,17 +257,9 @@ def write_world(
         BadInput: the folder is not empty or cannot be written, the size or `workers` is too small, the seed is
             reserved, or `plan` raises it.
     """
-    if world.seed in PRETRAINING_SEEDS:
-        raise BadInput(
-            f"seeds {PRETRAINING_SEEDS.start} to {PRETRAINING_SEEDS.stop - 1} are reserved: their people trained the "
-            "weights of weights=world"
-        )
     root, size = Path(root), Size(*size)
+    _check_call(world, size, workers)
     chosen = plan(world, layout, pictures=pictures, published_counts=published_counts)
-    if min(size) < 8:
-        raise BadInput(f"size {size} is too small for a picture of a person; at least 8x8")
-    if workers is not None and workers < 1:
-        raise BadInput(f"workers is {workers}; it must be at least 1")
     usual = "thermal" if layout == "regdb" else "near"
     peopled = replace(world, identities=chosen.identities, infrared=world.infrared or usual)
     mark = _mark(peopled, layout, size)
@@ -291,6 +283,23 @@ def write_world(
     except OSError as error:
         raise BadInput(f"cannot write a world to '{root}': {error.strerror}") from error
     return chosen.summary() | {"root": str(root), "size": str(size), "seed": world.seed}
+
+
+def _check_call(world: World, size: Size, workers: int | None) -> None:
+    """Check the arguments of `write_world`.
+
+    Raises:
+        BadInput: the seed is reserved, or the size or `workers` is too small.
+    """
+    if world.seed in PRETRAINING_SEEDS:
+        raise BadInput(
+            f"seeds {PRETRAINING_SEEDS.start} to {PRETRAINING_SEEDS.stop - 1} are reserved: their people trained the "
+            "weights of weights=world"
+        )
+    if min(size) < 8:
+        raise BadInput(f"size {size} is too small for a picture of a person; at least 8x8")
+    if workers is not None and workers < 1:
+        raise BadInput(f"workers is {workers}; it must be at least 1")
 
 
 def _check_free(root: Path, begun: str) -> None:

@@ -14,7 +14,8 @@ import json
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -57,12 +58,15 @@ def with_fields(config: Config, assignments: Iterable[str] | Mapping[str, Any]) 
 
 def _pairs(assignments: Iterable[str] | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(assignments, Mapping):
-        yield from ((str(path), value) for path, value in assignments.items())
+        for path, value in assignments.items():
+            yield str(path), str(value) if isinstance(value, Path) else value
         return
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
         if not equals or not path.strip():
             raise BadInput(f"'{assignment}' is not FIELD=VALUE, such as epochs=3 or size=128x64")
+        if not value.strip():
+            raise BadInput(f"'{assignment}' has no value; null means none")
         yield path.strip(), value.strip()
 
 
@@ -83,7 +87,7 @@ def _texts(path: str, value: Any) -> Iterator[str]:
         for f in fields(value):
             yield from _texts(f"{path}.{f.name}", getattr(value, f.name))
     else:
-        yield f"{path}={value if isinstance(value, (str, Size)) else json.dumps(value)}"
+        yield f"{path}={value if isinstance(value, (str, Size, Path)) else json.dumps(value)}"
 
 
 def full_path(config: Any, path: str) -> str:
@@ -156,7 +160,16 @@ def _read(hint: Any, value: Any, shown: str) -> Any:
     if isinstance(read, str):  # YAML 1.1 reads 3e-4, which has no point, as text
         with contextlib.suppress(ValueError):
             read = float(read) if _takes_number(hint) else read
+    elif isinstance(read, list):
+        read = [_number(item) for item in read]
     return _checked(hint, read, shown, value)
+
+
+def _number(item: Any) -> Any:
+    """An item of a list; `3e-4` is a number here too."""
+    with contextlib.suppress(ValueError):
+        return float(item) if isinstance(item, str) else item
+    return item
 
 
 def _takes_number(hint: Any) -> bool:
@@ -178,6 +191,8 @@ def _checked(hint: Any, value: Any, shown: str, given: Any = None) -> Any:
         if value is None and type(None) in alternatives(hint):
             return None
         raise _refused(hint, given, shown)
+    if isinstance(value, bool) and bool not in alternatives(hint):  # True equals 1, and would be taken for Literal[1]
+        raise _refused(hint, given, shown)
     try:
         # JSON, not Python values: from JSON, pydantic's strict mode also accepts a list for a tuple.
         return pydantic.TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value))
@@ -198,7 +213,9 @@ def to_json(value: Any) -> Any:
         flat = _flat(type(value))
         found = {"type": type(value).__name__}
         for f in fields(value):
-            inner = to_json(getattr(value, f.name))
+            own = getattr(value, f.name)
+            # What equals the default is written as the default is: 0 and 0.0 would be two configurations for `digest`.
+            inner = to_json(f.default if own == f.default else own)
             found |= {k: v for k, v in inner.items() if k != "type"} if f.name == flat else {f.name: inner}
         return found
     if isinstance(value, Size):
@@ -264,6 +281,30 @@ def differences(before: Any, after: Any, prefix: str = "") -> dict[str, tuple[An
     return {} if before == after else {prefix.rstrip("."): (to_json(before), to_json(after))}
 
 
+def changes(before: Any, after: Any) -> tuple[str, ...]:
+    """The texts for `--set` that make one configuration of another: `with_fields(before, changes(…)) == after`.
+
+    >>> from vireid.recipes import agw
+    >>> changes(agw.PAPER, with_fields(agw.PAPER, ["seed=3", "erasing=ChannelErasing", "erasing.p=1"]))
+    ('seed=3', 'erasing=ChannelErasing', 'erasing.p=1.0')
+    """
+    return tuple(_changes(before, after, ""))
+
+
+def _changes(before: Any, after: Any, prefix: str) -> Iterator[str]:
+    if before == after:
+        return
+    if not is_dataclass(after) or isinstance(after, type):
+        yield from _texts(prefix.rstrip("."), after)
+        return
+    if type(before) is not type(after):
+        yield f"{prefix.rstrip('.')}={type(after).__name__}"
+        before = type(after)()
+    for f in fields(after):
+        inner = prefix if f.name == _flat(type(after)) else f"{prefix}{f.name}."
+        yield from _changes(getattr(before, f.name), getattr(after, f.name), inner)
+
+
 # --- descriptions of fields -------------------------------------------------------------------------------------------
 
 
@@ -279,6 +320,8 @@ class Field:
         meaning: what the field does, and the reason for the value.
         part: the class of the part that the field belongs to; empty at the top.
         chosen: whether that part is the one in this configuration.
+        usual: where it is not chosen, the value that the field gets when it is, as JSON.
+        choices: the parts that the field takes, each with what it is.
     """
 
     path: str
@@ -288,6 +331,8 @@ class Field:
     meaning: str
     part: str = ""
     chosen: bool = True
+    usual: Any = None
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe(config: Any) -> list[Field]:
@@ -319,12 +364,26 @@ def _described(
         changed = chosen and source and inner != f.default and f.name not in notes
         stored = to_json(inner)
         default = stored["type"] if isinstance(stored, dict) else stored
-        path = f"{prefix}{f.name}"
-        yield Field(path, _takes(hint), default, source if changed else told.source, told.meaning, part, chosen)
-        for word, alternative in parts_of(hint).items():
+        path, parts = f"{prefix}{f.name}", parts_of(hint)
+        usual = None if chosen else _usual(f.default)
+        where = source if changed else told.source
+        choices = {word: _first_line(alternative) for word, alternative in parts.items()}
+        yield Field(path, _takes(hint), default, where, told.meaning, part, chosen, usual, choices)
+        for word, alternative in parts.items():
             held = inner if type(inner) is alternative else None
             below = {name.partition(".")[2]: one for name, one in notes.items() if name.startswith(f"{f.name}.")}
             yield from _described(alternative, held, f"{path}.", word, told.source, below)
+
+
+def _usual(default: Any) -> Any:
+    """A default of a class as JSON; a part by its name."""
+    stored = None if default is MISSING else to_json(default)
+    return stored["type"] if isinstance(stored, dict) else stored
+
+
+def _first_line(kind: type) -> str:
+    """What a part is: the first sentence of its docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 def _takes(hint: Any) -> str:

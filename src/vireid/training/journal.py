@@ -119,7 +119,7 @@ class Journal:
         self._track(epoch, {"term": terms, "lr": rates, **extra})
         shown = " · ".join(f"{name} {value:.4f}" for name, value in terms.items())
         self.progress.say(
-            f"epoch {epoch + 1:>3}/{self.epochs} · {shown} · lr {max(rates.values()):.2g} · "
+            f"epoch {epoch + 1:>3}/{self.epochs} · {shown} · lr {rates.get('new', max(rates.values())):.2g} · "
             f"{speed:,.0f} images/s · {_clock(self._seconds_left())} left"
         )
 

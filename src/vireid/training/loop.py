@@ -10,7 +10,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -275,6 +275,39 @@ class _Loop:
                     "random": states,
                 }
                 checkpoint.save(self.run.checkpoint, state)
+
+
+class Rehearsal:
+    """Steps of a training that nothing is kept of: to learn how long they take, and whether they work.
+
+    Args:
+        model, training, run, steps, accelerator: as in `train`. The run directory need not be there.
+    """
+
+    def __init__(self, model: nn.Module, training: Training, run: Run, *, steps: int, accelerator: Accelerator) -> None:
+        self._loop = _prepared(model, training, run, steps, accelerator, None)
+
+    def prepare(self, hook: str, pictures: Pictures) -> None:
+        """Call the recipe's `before_training` or `before_epoch` with some pictures, if it has this method."""
+        self._loop.pictures = pictures
+        self._loop.prepare(hook)
+
+    def steps(self, batches: Iterable[Batch]) -> Iterator[float]:
+        """Take a step with each batch. Yields its seconds, loading included.
+
+        Raises:
+            BadInput: a term is not finite, or a picture cannot be read.
+        """
+        loop = self._loop
+        loop.objective.train()
+        began = time.monotonic()
+        for batch in batches:
+            share = loop.training.schedule.factor(0, 0, loop.steps, loop.training.epochs)
+            set_learning_rate(loop.optimiser, share)
+            loop.step(batch)
+            loop.at.step += 1
+            yield time.monotonic() - began
+            began = time.monotonic()
 
 
 class _Objective(nn.Module):

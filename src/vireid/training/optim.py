@@ -1,11 +1,14 @@
 """Optimisers and learning-rate schedules as values of a configuration.
 
 A schedule is a pure function of (epoch, step), so a resumed run needs no schedule state.
+
+A network may give some of its parameters a learning rate of their own, such as the centres of a loss: see `OwnRate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -13,17 +16,21 @@ from annotated_types import Interval
 from torch import nn
 
 from vireid.data.errors import BadInput
-from vireid.data.settings import NonNegative, Positive, Share, Whole, settings
+from vireid.data.settings import Share, Whole, settings
+
+# Numbers beyond these limits do not fit into the optimiser's arithmetic.
+Rate = Annotated[float, Interval(gt=0, le=1000)]
+Factor = Annotated[float, Interval(ge=0, le=1000)]
 
 
 @settings
 class SGD:
     """Stochastic gradient descent in AGW's two groups: new layers at `lr`, everything else at a fraction of it."""
 
-    lr: Positive = 0.1
+    lr: Rate = 0.1
     """code of AGW: learning rate of the new layers (neck, classifier)."""
 
-    trunk_factor: NonNegative = 0.1
+    trunk_factor: Factor = 0.1
     """code of AGW: the other parameters learn at `lr` times this."""
 
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
@@ -32,7 +39,7 @@ class SGD:
     nesterov: bool = True
     """code of AGW: the look-ahead form of momentum."""
 
-    weight_decay: NonNegative = 5e-4
+    weight_decay: Factor = 5e-4
     """code of AGW: coupled L2, on every parameter."""
 
     def __post_init__(self) -> None:
@@ -53,13 +60,13 @@ class SGD:
 class Adam:
     """Adam with coupled L2 weight decay (not AdamW), in the same two groups; a factor of 1 makes them one."""
 
-    lr: Positive = 3.5e-4
+    lr: Rate = 3.5e-4
     """code of fast-reid: learning rate of the new layers."""
 
-    trunk_factor: NonNegative = 1.0
+    trunk_factor: Factor = 1.0
     """code of fast-reid: the other parameters learn at `lr` times this."""
 
-    weight_decay: NonNegative = 5e-4
+    weight_decay: Factor = 5e-4
     """code of fast-reid: coupled L2, on every parameter."""
 
     def build(self, model: nn.Module, new: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -68,16 +75,37 @@ class Adam:
         return torch.optim.Adam(groups, weight_decay=self.weight_decay)
 
 
+@dataclass(frozen=True)
+class OwnRate:
+    """Parameters with a learning rate of their own. `own_rates()` of a network returns some, by the name of the group.
+
+    Attributes:
+        parameters: the parameters.
+        factor: they learn at the full rate times this. The schedule holds for them too.
+        weight_decay: theirs; None for that of the optimiser.
+    """
+
+    parameters: tuple[nn.Parameter, ...]
+    factor: float
+    weight_decay: float | None = None
+
+
 def two_groups(model: nn.Module, new: Iterable[nn.Parameter], lr: float, trunk_factor: float) -> list[dict]:
-    """Parameter groups `trunk` and `new`, each with its learning rate and that rate's start in `initial_lr`."""
-    new_ids = {id(parameter) for parameter in new}
+    """Parameter groups `trunk` and `new`, each with its learning rate and that rate's start in `initial_lr`.
+
+    Each `OwnRate` of the model is one more group, and its parameters are in no other one.
+    """
+    own: Mapping[str, OwnRate] = model.own_rates() if hasattr(model, "own_rates") else {}  # type: ignore[operator]
+    apart = {id(parameter) for rate in own.values() for parameter in rate.parameters}
+    new_ids = {id(parameter) for parameter in new} - apart
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    trunk = [parameter for parameter in trainable if id(parameter) not in new_ids]
+    trunk = [parameter for parameter in trainable if id(parameter) not in new_ids | apart]
     fresh = [parameter for parameter in trainable if id(parameter) in new_ids]
-    rates = {"trunk": lr * trunk_factor, "new": lr}
-    groups = {"trunk": trunk, "new": fresh}
+    rates = {"trunk": lr * trunk_factor, "new": lr} | {name: lr * rate.factor for name, rate in own.items()}
+    groups = {"trunk": trunk, "new": fresh} | {name: list(rate.parameters) for name, rate in own.items()}
+    decays = {name: {"weight_decay": rate.weight_decay} for name, rate in own.items() if rate.weight_decay is not None}
     return [
-        {"name": name, "params": parameters, "lr": rates[name], "initial_lr": rates[name]}
+        {"name": name, "params": parameters, "lr": rates[name], "initial_lr": rates[name], **decays.get(name, {})}
         for name, parameters in groups.items()
         if parameters
     ]

@@ -5,6 +5,7 @@ RUN/
 ├─ log.jsonl       one line for each epoch
 ├─ last.pt         the last checkpoint
 ├─ best.pt         the weights of the best epoch, if epochs were validated
+├─ plugins/      copies of the plug-ins, if there were any
 ├─ reports/        what `vireid test` measured, one JSON file for each protocol
 └─ tensorboard/    what the tracker `tensorboard` wrote, if it was asked for
 """
@@ -18,8 +19,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ import torch
 
 from vireid.data.errors import BadInput
 from vireid.data.stored import as_json, from_values, read_json, write_json
+from vireid.training import checkpoint
 from vireid.training.configuration import digest
 
 FORMAT = 2
@@ -96,6 +98,10 @@ class DataFacts:
         identities: number of training identities.
         visible, infrared: number of training pictures of each modality.
         generated: whether the data are a generated world.
+        source: absolute path that was named; it differs from `root` if that was a table. None in older runs.
+        content: `vireid.data.records.content_fingerprint` of the training pictures; empty in older runs.
+        scaling: how grey pictures with 16 bits became 8 bits, see `vireid.data.pictures.Scaling`.
+        shared: number of people in more than one split, which `--allow-overlap` allowed.
     """
 
     layout: str
@@ -106,6 +112,27 @@ class DataFacts:
     visible: int
     infrared: int
     generated: bool
+    source: str | None = None
+    content: str = ""
+    scaling: str = "full"
+    shared: int = 0
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """The file of weights that a run started from.
+
+    Attributes:
+        file: absolute path.
+        sha256: of the file, as it was when the run began.
+        run: `recipe:row` of the run that the file is a checkpoint of; None if it is not from a run.
+        trained_on: the pictures that this run, and those that it started from itself, were trained on.
+    """
+
+    file: str
+    sha256: str
+    run: str | None
+    trained_on: tuple[DataFacts, ...]
 
 
 @dataclass(frozen=True)
@@ -133,6 +160,44 @@ class ValidationFacts:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """A change of the number of epochs of a run that was there.
+
+    Attributes:
+        when: date and time in UTC, ISO 8601.
+        before, after: number of epochs of the whole run, before and after the change.
+        command: the command, or the call from Python.
+        same: whether the run is the one that `after` epochs from the start would have been. It is not if the learning
+            rate depends on the number of epochs.
+    """
+
+    when: str
+    before: int
+    after: int
+    command: str
+    same: bool
+
+
+@dataclass(frozen=True)
+class PluginFacts:
+    """A plug-in that a run was trained with, see `vireid.plugins`.
+
+    Attributes:
+        name: name of the file without `.py`, or of the entry point.
+        file: absolute path when the run began. A copy is in `RUN/plugins`.
+        sha256: of the file.
+        holds: what it made known, such as `recipe my_recipe`.
+        package: name and version of the installed package; empty for a file that was named.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    holds: tuple[str, ...]
+    package: str
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """What `run.json` says.
 
@@ -148,6 +213,10 @@ class RunFacts:
         processes: number of processes (world size).
         normalisation: over which samples batch normalisation takes its statistics, in words.
         started, versions, git_commit, hardware: see `Surroundings`.
+        extensions: changes of the number of epochs after the start, in their order. `config` and `set` are as they are
+            after the last one.
+        weights: the file that `weights` named; None if it named none.
+        plugins: the plug-ins that were loaded.
         format: version of the file.
     """
 
@@ -165,6 +234,9 @@ class RunFacts:
     versions: dict[str, str | None]
     git_commit: str | None
     hardware: Hardware
+    extensions: tuple[Extension, ...] = ()
+    weights: WeightsFacts | None = None
+    plugins: tuple[PluginFacts, ...] = ()
     format: int = FORMAT
 
     @property
@@ -172,14 +244,24 @@ class RunFacts:
         """`recipe:row`, or `recipe` if the configuration is the paper's own."""
         return f"{self.recipe}:{self.row}" if self.row else self.recipe
 
+    @property
+    def as_begun(self) -> bool:
+        """Whether the run is what its configuration says from the first epoch on; see `Extension.same`."""
+        return all(one.same for one in self.extensions)
 
-def surroundings() -> Surroundings:
-    """Versions, git commit and hardware as they are now."""
+
+def surroundings(files: Iterable[Path] = ()) -> Surroundings:
+    """Versions, git commit and hardware as they are now.
+
+    Args:
+        files: code that is used beside the package, such as a recipe's file. The commit gets a + if one of them is not
+            in it.
+    """
     versions = {name: _version(name) for name in ("vireid", "torch", "numpy", "pillow", "accelerate", "numba")}
     return Surroundings(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"python": platform.python_version(), **versions},
-        git_commit=_git_commit(PACKAGE),
+        git_commit=_git_commit(PACKAGE, files),
         hardware=Hardware(
             system=f"{platform.system()} {platform.machine()}",
             processor=_processor(),
@@ -197,10 +279,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_commit(package: Path) -> str | None:
+def _git_commit(package: Path, files: Iterable[Path] = ()) -> str | None:
     """The commit of the checkout that `package` lies in; None if it is installed or git is missing.
 
-    A + follows if tracked files were changed, or if there are untracked files inside the package, such as a new recipe.
+    A + follows if tracked files were changed, if there are untracked files inside the package, such as a new recipe, or
+    if one of `files` is not tracked: it is ignored, or lies outside the checkout.
     """
     if shutil.which("git") is None or "site-packages" in package.parts:
         return None
@@ -213,7 +296,8 @@ def _git_commit(package: Path) -> str | None:
         return None
     changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
     added = git("status", "--porcelain", "--untracked-files=all", "--", ".").stdout.strip()
-    return commit.stdout.strip() + ("+" if changed or added else "")
+    unknown = any(git("ls-files", "--error-unmatch", "--", str(Path(file).resolve())).returncode for file in files)
+    return commit.stdout.strip() + ("+" if changed or added or unknown else "")
 
 
 def _processor() -> str:
@@ -229,10 +313,17 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory and what its `run.json` says."""
+    """A run directory and what its `run.json` says.
+
+    Attributes:
+        path: the directory.
+        facts: the content of `run.json`.
+        was_finished: whether `vireid.experiments.train.train` found it finished and had nothing to do.
+    """
 
     path: Path
     facts: RunFacts
+    was_finished: bool = False
 
     @cached_property
     def settings(self) -> str:
@@ -267,14 +358,39 @@ class Run:
                 found.append(json.loads(line))
         return found
 
+    @property
+    def saved(self) -> bool:
+        """Whether anything was kept of the training: a checkpoint, a finished epoch or a measurement.
+
+        A run that failed or was interrupted before that is not worth keeping, and another one may begin in its place.
+        """
+        return self.checkpoint.exists() or self.best.exists() or self.reports.exists() or bool(self.epochs())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last checkpoint is that of the last epoch.
+
+        Raises:
+            BadInput: the checkpoint cannot be read.
+        """
+        epochs = self.facts.config["epochs"]
+        if len(self.epochs()) < epochs or not self.checkpoint.exists():
+            return False  # known without reading the checkpoint, which is large
+        return checkpoint.load(self.checkpoint)["progress"]["epoch"] >= epochs
+
 
 def check_free(path: Path) -> None:
     """Check that a run can begin in `path`, before any costly work is done for it.
+
+    A run that saved nothing leaves the directory free: a corrected command can begin there.
 
     Raises:
         BadInput: there is a run already (the sentence says how to continue it), or the directory is not empty.
     """
     if (path / "run.json").exists():
+        with contextlib.suppress(BadInput):  # a file that cannot be read is not replaced
+            if not open_run(path).saved:
+                return
         raise BadInput(f"{path} holds a run already; go on with it by --resume, or choose another --run directory")
     if path.exists() and (not path.is_dir() or any(not _may_be_left(entry.name) for entry in path.iterdir())):
         raise BadInput(f"{path} exists and is not an empty directory; choose another --run directory")
@@ -292,12 +408,37 @@ def create(path: Path, facts: RunFacts) -> Run:
         BadInput: as `check_free`, or the directory cannot be written.
     """
     check_free(path)
+    _write(path, facts)
+    return Run(path, facts)
+
+
+def extend(run: Run, config: dict[str, Any], command: str, *, same: bool) -> Run:
+    """Change the number of epochs of a run, and record it in `run.json`. The caller has locked the directory.
+
+    Args:
+        run: the run.
+        config: its configuration with the new number, in JSON values.
+        command: the command that asked for it.
+        same: see `Extension`.
+
+    Raises:
+        BadInput: `run.json` cannot be written; it is as it was.
+    """
+    facts, after = run.facts, config["epochs"]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    one = Extension(now, facts.config["epochs"], after, command, same)
+    told = (*(text for text in facts.set if not text.startswith("epochs=")), f"epochs={after}")
+    longer = replace(facts, config=config, set=told, extensions=(*facts.extensions, one))
+    _write(run.path, longer)
+    return Run(run.path, longer)
+
+
+def _write(path: Path, facts: RunFacts) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "run.json", as_json(facts))
     except OSError as error:
         raise BadInput(f"cannot write run directory {path}: {error.strerror}") from error
-    return Run(path, facts)
 
 
 def open_run(path: Path) -> Run:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from vireid.data.settings import Count, Positive, Whole, settings
+from annotated_types import Interval
+
+from vireid.data.settings import Count, Positive, settings
 from vireid.data.size import Size
 from vireid.training.optim import SGD, Adam, WarmUpSteps
+
+PerIdentity = Annotated[int, Interval(ge=1, le=1024)]
+Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]  # what torch takes
 
 
 @settings
@@ -25,10 +30,10 @@ class Training:
     identities_per_batch: Count
     """ours: people in one step, over all processes; the same people in both modalities."""
 
-    visible_per_identity: Count
+    visible_per_identity: PerIdentity
     """ours: visible pictures of each of them."""
 
-    infrared_per_identity: Count
+    infrared_per_identity: PerIdentity
     """ours: infrared pictures of each of them."""
 
     epoch_length: Literal["agw", "fastreid"] | Count
@@ -45,15 +50,17 @@ class Training:
     """ours: whether the pictures of a person are drawn with replacement, so that a step may hold a picture twice, as in
     the code of AGW. Otherwise a picture is drawn twice only if a person has too few."""
 
-    seed: Whole = 0
+    seed: Seed = 0
     """ours: start values, which pictures a step sees, augmentation, and what the objective draws."""
 
     trunk: Literal["tiny", "resnet18", "resnet34", "resnet50"] = "resnet50"
-    """ours: the shared network; `tiny` is for work on a CPU and has no pretrained weights."""
+    """ours: the shared network; `tiny` is for work on a CPU and has no weights from ImageNet."""
 
     weights: str = "imagenet"
-    """ours: `none` starts at random, `imagenet` downloads torchvision's file once and checks its hash, a file name is
-    read; each of its tensors must fit the trunk, except those of the classifier."""
+    """ours: what the network starts from. `none` is random. `imagenet` downloads torchvision's file once and checks its
+    hash. `world` is part of this package, for the trunk `tiny`, and was trained on generated people only. The name of a
+    file or of a run directory is read (docs/start_from.md): a trunk, AGW's public checkpoint, or the last checkpoint of
+    a run; classifiers are left out, and every other tensor must fit."""
 
     precision: Literal["off", "bf16", "fp16"] = "off"
     """ours: `off` is float32; `bf16` and `fp16` are mixed precision, for speed; `fp16` needs a GPU."""
