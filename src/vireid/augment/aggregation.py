@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from vireid.data.batch import Batch
 from vireid.data.modality import Modality
+from vireid.data.shapes import check_shape
 
 # PECA's equation 2: which channels come from the visible sample, in the order RG, RB, GB, R, G, B.
 KEPT = ((1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -29,7 +30,11 @@ def aggregate_channels(
     Returns:
         G×3×H×W pictures of the type of `images` (B×3×H×W), and for each the position of its visible sample (G int64,
         ascending) and of its infrared sample (G int64). A visible sample without an infrared one makes no picture.
+
+    Raises:
+        BadInput: the images are not B×3×H×W.
     """
+    check_shape(images, "images", "B×3×H×W")
     visible = (modality == Modality.VISIBLE).nonzero()[:, 0]
     infrared = (modality == Modality.INFRARED).nonzero()[:, 0]
     alike = identity[visible][:, None] == identity[infrared][None, :]

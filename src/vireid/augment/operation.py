@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from vireid.data.shapes import check_shape
+
 
 @runtime_checkable
 class Operation(Protocol):
@@ -53,6 +55,7 @@ def changed(operation: Operation, images: torch.Tensor, drawn: Sequence[Any]) ->
 
 def augmented(operation: Operation, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Draw for each of N×3×H×W pictures and apply what is drawn to a copy of them."""
+    check_shape(images, "images", "N×3×H×W")
     size = (images.shape[2], images.shape[3])
     return changed(operation, images, operation.draw(len(images), size=size, generator=generator))
 

@@ -81,6 +81,7 @@ def embed_records(
     from vireid.data.cache import PictureCache
     from vireid.data.loading import inference_batches
     from vireid.evaluation.embedding import embed_pictures
+    from vireid.training.memory import advice_on_full_memory
 
     used = records.take(samples)
     device = how.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,7 +97,8 @@ def embed_records(
             kept.append(made[0].numpy())
             yield made
 
-    with progress.bar(how.title) as advance:
+    less = "--batch (fewer pictures at once), --precision bf16"
+    with progress.bar(how.title) as advance, advice_on_full_memory(less):
         found = embed_pictures(
             embed,
             loaded(),

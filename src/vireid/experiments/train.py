@@ -18,6 +18,7 @@ from vireid.experiments import validate
 from vireid.experiments.embedding import Inference
 from vireid.training import distributed
 from vireid.training.configuration import as_assignments, changes, from_json, to_json, with_fields
+from vireid.training.memory import advice_on_full_memory
 from vireid.training.progress import Progress, Quiet
 from vireid.training.run import DataFacts, Run, RunFacts, check_free, create, extend, held, open_run, surroundings
 from vireid.training.settings_file import read_settings
@@ -148,19 +149,21 @@ def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B0
                 plugins.keep(run.path)
         how = Inference(training.size, workers=asked.workers, cache=asked.cache)
         choose = planned.validation and validate.after_epoch(planned.validation, network, run, how, progress)
-        fit(
-            network,
-            training,
-            run,
-            loader.batches,
-            steps=loader.steps,
-            accelerator=accelerator,
-            pictures=pictures.once,
-            resume=asked.resume,
-            checkpoint_steps=asked.checkpoint_steps,
-            after_epoch=choose,
-            progress=progress,
-        )
+        less = "identities_per_batch, visible_per_identity, infrared_per_identity, size, precision=bf16"
+        with advice_on_full_memory(f"--set {less}"):
+            fit(
+                network,
+                training,
+                run,
+                loader.batches,
+                steps=loader.steps,
+                accelerator=accelerator,
+                pictures=pictures.once,
+                resume=asked.resume,
+                checkpoint_steps=asked.checkpoint_steps,
+                after_epoch=choose,
+                progress=progress,
+            )
     return run
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from vireid.data.shapes import check_shape
+
 # Lower limit of a squared distance. Below it the clamp has gradient 0. So the gradient is 0 for equal features, where
 # that of the square root would be infinite.
 SMALLEST = 1e-12
@@ -20,7 +22,11 @@ def euclidean(features: torch.Tensor, other: torch.Tensor | None = None) -> torc
 
     Returns:
         B×B, or B×M with `other`.
+
+    Raises:
+        BadInput: the features are not B×D.
     """
+    check_shape(features, "features", "B×D")
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         # Distances do not change if the same vector is subtracted from all features. Pooled ReLU maps are far from the

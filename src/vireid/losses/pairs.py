@@ -5,9 +5,16 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from vireid.data.shapes import check_shape
+
 
 def unit(features: torch.Tensor) -> torch.Tensor:
-    """`f / ‖f‖` for each feature: B×D to B×D, at least float32. A feature of zeros remains zero."""
+    """`f / ‖f‖` for each feature: B×D to B×D, at least float32. A feature of zeros remains zero.
+
+    Raises:
+        BadInput: the features are not B×D.
+    """
+    check_shape(features, "features", "B×D")
     return functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)))
 
 
@@ -30,7 +37,11 @@ def same_identity(identity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         Two B×B bool masks. The first is true for two different samples of the same identity, the second for samples of
         different identities. The diagonal is false in both.
+
+    Raises:
+        BadInput: the identities are not B.
     """
+    check_shape(identity, "identities", "B")
     same = identity[:, None] == identity[None, :]
     return same & ~torch.eye(len(identity), dtype=torch.bool, device=identity.device), ~same
 

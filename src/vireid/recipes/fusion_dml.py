@@ -25,6 +25,7 @@ from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.settings import NonNegative, Positive, Share, Temperature, Width, all_but, settings
+from vireid.data.shapes import check_shape
 from vireid.data.size import Size
 from vireid.losses.classification import cross_entropy
 from vireid.losses.mixing import ICAL
@@ -57,6 +58,7 @@ def random_channel_combination(images: Tensor, *, grey: bool = True, generator: 
         grey: whether the grey picture is one of the choices.
         generator: source of the random numbers; by default torch's global one.
     """
+    check_shape(images, "images", "N×3×H×W")
     device = generator.device if generator is not None else None
     case = torch.randint(len(ORDERS) + grey, (len(images),), generator=generator, device=device)
     return combine_channels(images, case)

@@ -1,10 +1,15 @@
-"""Keeps large freed blocks of CPU memory for later use."""
+"""Memory: keep large freed blocks of the CPU for later use, and say what to do when that of a GPU is full."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
+
+import torch
+
+from vireid.data.errors import BadInput
 
 # Constants of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -28,3 +33,19 @@ def keep_freed_memory() -> bool:
         settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 * 2**20}
         return min(libc.mallopt(name, value) for name, value in settings.items()) == 1
     return False
+
+
+@contextlib.contextmanager
+def advice_on_full_memory(choices: str) -> Iterator[None]:
+    """Turn torch's error about full memory into a sentence with what the user can change.
+
+    Args:
+        choices: what needs less memory.
+
+    Raises:
+        BadInput: the memory of the GPU is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BadInput(f"the memory of the GPU is full; these need less of it: {choices}") from error
