@@ -96,7 +96,7 @@ def test_miim_refuses_what_it_cannot_do():
         MIIM(30, spatial_ratio=1, channel_ratio=2)
     with pytest.raises(BadInput, match="fusion cannot be 'plus'; it takes one of sigmoid_mul, mul, add"):
         MIIM(16, spatial_ratio=1, channel_ratio=2, fusion="plus")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="pool cannot be 0; it takes a whole number of 1 or more"):
+    with pytest.raises(BadInput, match="pool cannot be 0; it takes a whole number from 1 to 64"):
         MIIM(16, spatial_ratio=1, channel_ratio=2, pool=0)
     with pytest.raises(BadInput, match="unknown field of Mining 'gate'"):
         MIIM(16, spatial_ratio=1, channel_ratio=2, gate="bn")

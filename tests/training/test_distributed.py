@@ -311,7 +311,11 @@ def test_a_full_disk_of_the_main_process_ends_both(worlds, tmp_path):
 
 @pytest.mark.process
 def test_mistakes_before_and_during_training_end_both(worlds, tmp_path):
-    given = arguments(worlds["sysu-mm01"], tmp_path / "run", sets=("optimiser.lr=1e38",))
+    given = arguments(
+        worlds["sysu-mm01"],
+        tmp_path / "run",
+        sets=("optimiser.lr=1000", "optimiser.weight_decay=1000", "schedule.warm_up_epochs=0"),
+    )
     assert "term '" in (sentence := ended(tmp_path / "diverges", program, given)) and "epoch 0, step" in sentence
     given = arguments(worlds["sysu-mm01"], tmp_path / "odd", sets=("identities_per_batch=3",))
     assert "2 processes cannot share equally" in ended(tmp_path / "shares", program, given)
@@ -405,6 +409,6 @@ def test_torchrun_trains_one_run_and_another_number_of_processes_may_not_resume_
     assert facts["processes"] == 2 and facts["normalisation"] == "over the samples of all processes"
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
     before = (tmp_path / "run" / "last.pt").read_bytes()
-    assert main([*given[:6], "--resume", *given[6:]]) == 2
+    assert main([*given[:6], "--resume", "--extend", "epochs=3", *given[6:]]) == 2
     assert "was written by 2 process(es), this run has 1" in capsys.readouterr().err
     assert (tmp_path / "run" / "last.pt").read_bytes() == before

@@ -151,9 +151,9 @@ class Records:
             own = self.split[self.identity == shared[0]]
             where = " and ".join(split for split in SPLITS if split in own)
             raise BadInput(
-                f"{Path(self.root).resolve()}: {len(shared)} identities are in more than one split, such as {shared[0]} in "
-                f"{where}, so results would be inflated; vireid data split gives each person one split, and vireid train and test "
-                "take --allow-overlap"
+                f"{Path(self.root).resolve()}: {len(shared)} identities are in more than one split, such as "
+                f"{shared[0]} in {where}, so results would be inflated; vireid data split gives each person one split, "
+                "and vireid train and test take --allow-overlap"
             )
         return len(shared)
 

@@ -45,6 +45,9 @@ class Inference:
     title: str = "embedding"
 
 
+LESS_MEMORY = "--batch (fewer pictures at once), --precision bf16"
+
+
 def used_samples(trials: Iterable[Sequence[Trial]]) -> np.ndarray:
     """The samples that at least one trial uses, each once and ascending, as int64."""
     return np.unique(np.concatenate([trial.pictures for drawn in trials for trial in drawn]))
@@ -97,8 +100,7 @@ def embed_records(
             kept.append(made[0].numpy())
             yield made
 
-    less = "--batch (fewer pictures at once), --precision bf16"
-    with progress.bar(how.title) as advance, advice_on_full_memory(less):
+    with progress.bar(how.title) as advance, advice_on_full_memory(LESS_MEMORY):
         found = embed_pictures(
             embed,
             loaded(),
