@@ -9,6 +9,7 @@ import io
 import os
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from vireid import recipes
 from vireid.data.errors import BadInput
 from vireid.networks import weights
 from vireid.networks.resnet import TRUNKS, Stages, Stem
+from vireid.training.configuration import with_fields
 
 
 @pytest.fixture
@@ -297,3 +300,31 @@ def test_without_a_network_the_user_learns_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     with pytest.raises(BadInput, match="give the file instead: weights=FILE"):
         weights.imagenet_state("resnet50")
+
+
+def test_the_weights_of_this_package_fit_their_trunk_and_a_damaged_file_is_named(monkeypatch, tmp_path):
+    """Three megabytes at most, every tensor used, the hash checked, and only for the trunk that has them."""
+    for trunk in weights.WORLD:
+        file = Path(weights.__file__).with_name(f"{trunk}.safetensors")
+        assert file.stat().st_size <= 3_000_000 and weights.sha256(file) == weights.WORLD[trunk]
+        state = weights.world_state(trunk)
+        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+        stems, stages = [Stem(trunk), Stem(trunk)], Stages(trunk)
+        weights.load_trunk(state, stems, stages)
+        own = {**stems[1].state_dict(), **stages.state_dict()}
+        assert all(torch.equal(own[name], tensor) for name, tensor in state.items())
+        copy = tmp_path / file.name
+        copy.write_bytes(file.read_bytes()[:-1] + b"x")
+        with monkeypatch.context() as patched:
+            patched.setattr(weights, "__file__", str(tmp_path / "weights.py"))
+            with pytest.raises(BadInput, match="is damaged"):
+                weights.world_state(trunk)
+    with pytest.raises(BadInput, match="world is for trunk=tiny, and the trunk is 'resnet18'"):
+        weights.world_state("resnet18")
+
+
+@pytest.mark.parametrize("name", recipes.recipes())
+def test_every_recipe_starts_from_the_weights_of_this_package(name):
+    config = with_fields(recipes.recipe(name).PAPER, ["trunk=tiny", "weights=world", "size=48x24"])
+    stems, _ = recipes.build(name, config, 5, pretrained=True).pretrained_parts()  # type: ignore[operator]
+    assert torch.equal(stems[0].conv1.weight, weights.world_state("tiny")["conv1.weight"])

@@ -9,10 +9,11 @@ import pytest
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
+from vireid.data.size import Size
 from vireid.synthesis import World, attributes, contact_sheet, render_person
 from vireid.synthesis.garment import Strengths, draw_material
 from vireid.synthesis.person import draw_pose, skeleton
-from vireid.synthesis.world import FACTORS, encoded, person
+from vireid.synthesis.world import FACTORS, PRETRAINING_SEEDS, encoded, person, write_world
 
 PEOPLE = 48
 SIZE = (64, 32)
@@ -223,3 +224,13 @@ def test_a_contact_sheet_has_visible_pictures_left_and_grey_ones_right():
     middle = sheet.shape[1] // 2
     left, right = sheet[:, :middle].astype(int), sheet[:, middle:].astype(int)
     assert np.ptp(right, axis=-1).max() == 0 < np.ptp(left, axis=-1).max()
+
+
+def test_people_of_the_pretrained_weights_are_in_no_other_world(tmp_path):
+    first, last = PRETRAINING_SEEDS.start, PRETRAINING_SEEDS.stop - 1
+    for seed in (first, last):
+        with pytest.raises(BadInput, match="are reserved"):
+            write_world(tmp_path / "world", World(6, seed=seed), layout="sysu-mm01", workers=1)
+    assert not (tmp_path / "world").exists()
+    for seed in (first - 1, last + 1):
+        write_world(tmp_path / str(seed), World(6, seed=seed), layout="regdb", size=Size(16, 8), pictures=1, workers=1)
