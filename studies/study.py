@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -109,7 +110,7 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
     shown = f"--data sysu-mm01:worlds/{entry.world}"
     commands = [
         f"vireid data synthesise worlds/{entry.world} {world_command(entry.world)}",
-        f"vireid train {entry.recipe} {shown} --run run --set {' '.join(assignments)}",
+        f"vireid train {entry.recipe} {shown} --run run --set {shlex.join(assignments)}",
         f"vireid test run {shown}",
     ]
     how: dict[str, Any] = {"workers": 0, "cache": out / "cache"}

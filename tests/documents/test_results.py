@@ -1,0 +1,91 @@
+"""The tables of docs/results are those of the JSON files, and a paired difference is what it says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vireid.recipes import find_row
+from vireid.training.configuration import with_fields
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "docs" / "results" / "study").glob("*/*.json"))
+
+
+@pytest.fixture(scope="module")
+def made():
+    sys.path.insert(0, str(ROOT / "studies"))
+    try:
+        yield importlib.import_module("results")
+    finally:
+        sys.path.remove(str(ROOT / "studies"))
+
+
+def test_the_pages_show_what_the_files_hold():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "studies" / "results.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_page_with_another_number_is_noticed(made):
+    pages = [page.read_text(encoding="utf-8") for page in made.PAGES.glob("*.md")]
+    (text,) = [text for text in pages if "<!-- study search-128x64-480 -->" in text]
+    assert made.rewritten(text) == text
+    assert made.rewritten(text.replace("| agw | ", "| agw | 9", 1)) == text
+
+
+def test_there_are_results():
+    assert FILES
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_result_says_how_to_make_it_again(made, file):
+    """Commit, hardware, seed and commands; the commands name the world, the configuration and the seed."""
+    found = json.loads(file.read_text())
+    assert found["git_commit"] and "+" not in found["git_commit"] and found["hardware"]["processor"]
+    (entry,) = [one for one in made.entries() if (one.study, one.name) == (found["study"], found["name"])]
+    assert found["set"] == [*entry.set, f"seed={found['seed']}"] and found["recipe"] == entry.recipe
+    with_fields(find_row(found["recipe"])[2].config, found["set"])  # every field is known
+    assert all(shlex.split(command)[0] == "vireid" for command in found["commands"])
+    assert f"seed={found['seed']}" in shlex.split(found["commands"][1])
+    own = found["queries"]
+    report = next(one for one in found["reports"] if one["protocol"] == own["protocol"])
+    assert np.mean(own["rank1"]) == pytest.approx(report["rank1"], abs=0.1)
+    assert np.mean(own["ap"]) == pytest.approx(report["map"], abs=0.1)
+
+
+def as_results(values: np.ndarray, identity: list[int]) -> dict:
+    return {seed: {"queries": {"identity": identity, "rank1": list(line)}} for seed, line in enumerate(values)}
+
+
+def test_the_paired_difference_is_the_mean_and_its_interval_holds_it(made):
+    generator = np.random.default_rng(0)
+    identity = np.repeat(np.arange(30), 4).tolist()
+    first = generator.random((3, 120)) * 100
+    second = first + 5 + generator.normal(size=(3, 120))
+    found = made.difference(as_results(first, identity), as_results(second, identity))
+    assert found.mean == pytest.approx(np.mean(second - first)) and found.seeds == 3
+    assert found.low < found.mean < found.high and 0 < found.high - found.low < 2
+
+
+def test_people_are_drawn_and_not_single_queries(made):
+    """If one person in ten changes with all of its queries, the interval is as wide as that of ten numbers."""
+    identity = np.repeat(np.arange(10), 50).tolist()
+    change = np.where(np.array(identity) == 0, 100.0, 0.0)[None]
+    found = made.difference(as_results(0 * change, identity), as_results(change, identity))
+    assert found.mean == pytest.approx(10) and (found.low, found.high) == pytest.approx((0, 30))
+
+
+def test_other_queries_and_no_common_seed(made):
+    one = as_results(np.zeros((1, 2)), [1, 2])
+    assert made.difference(one, {5: one[0]}) is None
+    with pytest.raises(ValueError, match="different queries"):
+        made.difference(one, as_results(np.zeros((1, 2)), [1, 3]))
