@@ -292,7 +292,8 @@ def as_picture(picture: Picture, size: Size, name: str = "the picture", scaling:
         try:
             upright = decoding.eight_bits(ImageOps.exif_transpose(picture), scaling)
         except Exception as error:  # Pillow decodes here, and raises many kinds of exceptions on damaged files
-            raise BadInput(f"{name} ({getattr(picture, 'filename', '') or 'PIL'}) cannot be read: {error}") from None
+            why = str(error) if isinstance(error, decoding.FloatingPoint) else "it is damaged or cut short"
+            raise BadInput(f"{name} ({getattr(picture, 'filename', '') or 'PIL'}) cannot be read: {why}") from None
         pixels = np.asarray(upright)
     else:
         pixels = picture.detach().cpu().numpy() if isinstance(picture, torch.Tensor) else np.asarray(picture)

@@ -210,9 +210,11 @@ def _decode(data: bytes, file: str | Path, use: Callable[[Image.Image], Found]) 
         raise BadInput(f"{file} declares more than {PICTURE_LIMITS['pixels'] // 10**6} megapixels") from None
     except UnidentifiedImageError:
         raise BadInput(f"{file} is not a picture in a known format") from None
-    except Exception as error:
+    except FloatingPoint as error:
+        raise BadInput(f"{file} cannot be read: {error}") from None
+    except Exception:
         # On damaged files Pillow raises many kinds of exceptions (OSError, SyntaxError, struct.error, …).
-        raise BadInput(f"{file} is damaged, cut short or of an unknown kind: {error}") from None
+        raise BadInput(f"{file} is damaged, cut short or of an unknown kind") from None
 
 
 def _too_large(file: str | Path, width: int, height: int) -> BadInput:
@@ -220,18 +222,26 @@ def _too_large(file: str | Path, width: int, height: int) -> BadInput:
     return BadInput(f"{file} declares {width}×{height} pixels; at most {limit} megapixels are read")
 
 
+class FloatingPoint(ValueError):
+    """A picture of floating-point values."""
+
+    def __init__(self) -> None:
+        super().__init__("floating-point pictures have no fixed value for white")
+
+
 def eight_bits(picture: Image.Image, scaling: str | Scaling = "full") -> Image.Image:
     """Convert a picture of any mode to RGB or L with 8 bits per channel.
 
     Raises:
-        ValueError: the picture has floating-point values, or the scaling is unknown.
+        FloatingPoint: the picture has floating-point values.
+        BadInput: the scaling is unknown.
     """
     if picture.mode.startswith("I"):
         # Pillow's own conversion would clip at 255. Pillow returns some 16-bit files as 32-bit integers.
         rule = _rule(scaling) if isinstance(scaling, str) else scaling
         return Image.fromarray(rule.apply(np.asarray(picture).astype(np.int64)))
     if picture.mode == "F":
-        raise ValueError("floating-point pictures have no fixed value for white")
+        raise FloatingPoint
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         opaque = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, (0, 0, 0, 255)), opaque).convert("RGB")

@@ -415,8 +415,8 @@ def _array(given: Any) -> np.ndarray:
         return given.numpy()
     try:
         return np.asarray(given)
-    except ValueError as error:
-        raise BadInput(f"features of different lengths make no array ({error})") from None
+    except ValueError:
+        raise BadInput("features of different lengths make no array; each picture needs as many numbers") from None
 
 
 def _integers(name: str, column: np.ndarray, samples: int) -> np.ndarray:

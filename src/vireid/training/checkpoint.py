@@ -42,7 +42,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         unfinished.unlink(missing_ok=True)
-        raise BadInput(f"cannot save checkpoint {path}: {error}; the last one, if there was any, is kept") from error
+        # torch raises RuntimeError where the system refuses to write, and its text names lines of its own source.
+        why = getattr(error, "strerror", None) or "the file cannot be written; is the disk full?"
+        raise BadInput(f"cannot save checkpoint {path}: {why}; the last one, if there was any, is kept") from error
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
