@@ -22,11 +22,12 @@ from vireid.training.run import Run, create, open_run
 KILLS = 3
 # 12 steps with a checkpoint after each. PECA's memory and random draws must be restored as well.
 SETS = (*SECOND, "identities_per_batch=4", "epochs=3", "epoch_length=4")
+OWN = {"wrim_net": ("contrast.top_k=2",)}  # a step has two positives in the other modality
 
 
 def arguments(recipe: str, world: Path, run: Path, *, workers: int) -> list[str]:
     given = ["train", recipe, "--data", f"sysu-mm01:{world}", "--run", str(run), "--workers", str(workers)]
-    return [*given, "--resume", "--checkpoint-steps", "1", "--set", *SETS]
+    return [*given, "--resume", "--checkpoint-steps", "1", "--set", *SETS, *OWN.get(recipe, ())]
 
 
 def left(run: Path) -> dict[str, torch.Tensor]:
