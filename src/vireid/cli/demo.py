@@ -34,7 +34,7 @@ SMALL = (
     "schedule.milestones=[7,9]",
 )
 # The same training from two starts: `weights` → run directory.
-STARTS = {"world": "run", "none": "run-from-random"}
+STARTS = {"none": "random-start", "world": "pretrained"}
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -62,13 +62,13 @@ def run(options: argparse.Namespace) -> None:
     source, how = f"{LAYOUT}:{world}", {"workers": 0, "cache": out / "cache", "command": console.command()}
     sheet = generate(world, options.seed, progress)
 
-    progress.say(f"2/4 training {RECIPE} with a small trunk, from weights of this package and from a random start")
+    progress.say(f"2/4 training {RECIPE} with a small trunk, from a random start and from weights of this package")
     trained = [train_from(start, source, options, progress) for start in STARTS]
 
-    progress.say("3/4 evaluating, and the second network before its first step")
+    progress.say("3/4 evaluating, and the first network before its first step")
     measured = [test(TestOptions(one.path, source, **how), progress) for one in trained]
-    measured.append(test(TestOptions(trained[-1].path, source, untrained=True, **how), progress))
-    print(table([one.report for one in measured[0]]))
+    measured.append(test(TestOptions(trained[0].path, source, untrained=True, **how), progress))
+    print(table([one.report for one in measured[1]]))
 
     progress.say("4/4 writing the report")
     write_page(page, trained, title="vireid demo", sheet=sheet)
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
         [one[0].report.protocol, *(f"{cell.report.rank1:.2f}" for cell in one), f"{one[0].report.chance_rank1:.2f}"]
         for one in zip(*measured, strict=True)
     ]
-    print(console.table(["Rank-1 in percent", "pretrained¹", "random start", "untrained", "chance"], lines))
+    print(console.table(["Rank-1 in percent", "random start", "pretrained¹", "untrained", "chance"], lines))
     print("¹ weights=world: trained on other generated people before, see docs/results/pretrained.md")
     print(f"\nreport: {page.resolve()}")
 
