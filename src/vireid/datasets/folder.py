@@ -141,10 +141,13 @@ def _table_entry(cells: dict[str, str], identity: int, *, root: Path, where: str
         time = float(cells.get("time") or "nan")
     except ValueError:
         raise BadInput(f"{where}: time '{cells['time'][:40]}' is not a number of seconds") from None
-    path = PurePosixPath(cells["path"].replace("\\", "/"))
-    if path.is_absolute() and path.is_relative_to(root.absolute().as_posix()):
-        path = path.relative_to(root.absolute().as_posix())
-    return Entry(str(path), identity, 0, modality, split, time)
+    return Entry(table_path(cells["path"], root), identity, 0, modality, split, time)
+
+
+def table_path(cell: str, root: Path) -> str:
+    """A table's path with forward slashes, relative to the root if it lies below it."""
+    path, folder = PurePosixPath(cell.replace("\\", "/")), root.absolute().as_posix()
+    return str(path.relative_to(folder)) if path.is_absolute() and path.is_relative_to(folder) else str(path)
 
 
 def cameras(cells: Sequence[str], modalities: Sequence[Modality]) -> tuple[list[int], list[str]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -255,15 +254,9 @@ def _from_table(file: Path, word: Modality | None) -> tuple[Records, frozenset[s
             raise BadInput(f"{where}: time '{cells['time'][:40]}' is not a number of seconds") from None
     people, about_people = own.identity_numbers([cells.get("identity", "") for _, cells in lines])
     cameras, about_cameras = own.cameras([cells.get("camera", "") for _, cells in lines], modalities)
-    paths = [_relative(cells["path"], root) for _, cells in lines]
+    paths = [own.table_path(cells["path"], root) for _, cells in lines]
     columns = {"identity": people, "camera": cameras, "time": times, "notes": (*about_people, *about_cameras)}
     return _records(root, paths, modalities, **columns), frozenset(header)
-
-
-def _relative(cell: str, root: Path) -> str:
-    """A table's path with forward slashes, relative to the root if it lies below it."""
-    path, folder = PurePosixPath(cell.replace("\\", "/")), root.absolute().as_posix()
-    return str(path.relative_to(folder)) if path.is_absolute() and path.is_relative_to(folder) else str(path)
 
 
 def _records(root: Path, paths: list[str], modalities: list[Modality], **columns: Any) -> Records:
@@ -342,9 +335,10 @@ def _header(model: Model, records: Records, asked: EmbedOptions, unreadable: dic
     """How the features were made, as JSON values."""
     from importlib.metadata import version
 
+    from vireid.networks.weights import sha256
+
     run, planned = model.run, model.config.training.epochs
-    with open(run.best if model.checkpoint == "best" else run.checkpoint, "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = sha256(run.best if model.checkpoint == "best" else run.checkpoint)
     unfinished = model.checkpoint == "last" and model.epochs < planned
     return {
         "format": FORMAT,
