@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vireid import recipes
@@ -226,18 +227,14 @@ def _value(value: Any) -> str:
 
 
 def _words(seconds: float | None) -> str:
-    """A duration with the two largest units.
+    """A duration in its two largest units, rounded to the smaller one.
 
     >>> _words(3.2), _words(330), _words(40000), _words(500000)
     ('3 s', '5 min 30 s', '11 h 7 min', '5 d 19 h')
     """
     left = round(seconds or 0)
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    parts = []
-    for unit, length in units:
-        if left >= length:
-            parts.append(f"{left // length} {unit}")
-        elif parts:
-            break
-        left %= length
-    return " ".join(parts[:2]) or "less than 1 s"
+    for (large, length), (small, part) in pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1))):
+        if left >= length - part / 2:
+            whole, rest = divmod(round(left / part), length // part)
+            return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"
+    return f"{left} s" if left else "less than 1 s"
