@@ -24,6 +24,7 @@ __all__ = [
     "Report",
     "Run",
     "embed",
+    "figures",
     "load",
     "plugin",
     "recipes",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from vireid import recipes
+    from vireid import figures, recipes
     from vireid.data.errors import BadInput
     from vireid.data.modality import Modality
     from vireid.data.records import Records
@@ -58,6 +59,7 @@ _HOMES = {
     "Report": ("vireid.evaluation.report", "Report"),
     "Run": ("vireid.training.run", "Run"),
     "embed": ("vireid.experiments.python", "embed"),
+    "figures": ("vireid.figures", None),  # the room, with a function for each kind of figure
     "load": ("vireid.model", "load"),
     "plugin": ("vireid.plugins", "plugin"),
     "recipes": ("vireid.recipes", None),  # the room itself, which can be called for the names in it
