@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vireid import datasets
 from vireid.data.errors import BadInput
 from vireid.data.size import Size
 from vireid.synthesis import World, plan, write_world
@@ -190,3 +192,28 @@ def test_the_smallest_world_has_somebody_in_every_split(layout, least):
     assert {picture.split for picture in chosen.pictures} <= {"train", "val", "test", "all"}
     assert all(text.strip() for text in chosen.texts.values())
     assert chosen.identities == least
+
+
+@pytest.mark.parametrize("layout", ["sysu-mm01", "llcm"])
+def test_the_number_of_test_identities_can_be_chosen(tmp_path, layout):
+    world = World(30, seed=3)
+    made = {tested: plan(world, layout, pictures=1, tested=tested) for tested in (None, 20)}
+    found = {tested: one.summary()["splits"]["test"]["identities"] for tested, one in made.items()}
+    assert found == {None: round(30 * 96 / 491) if layout == "sysu-mm01" else round(30 * 351 / 1064), 20: 20}
+    assert len({picture.number for picture in made[20].pictures if picture.split != "test"}) == 10
+    write_world(tmp_path, replace(world, identities=6), layout=layout, size=TINY, pictures=1, tested=4, workers=1)
+    assert len(np.unique(datasets.read(layout, tmp_path).where(split="test").identity)) == 4
+
+
+@pytest.mark.parametrize(
+    "layout, tested, more, sentence",
+    [
+        ("regdb", 3, {}, "regdb tests on half of them"),
+        ("llcm", 3, {"published_counts": True}, "published counts fix them"),
+        ("sysu-mm01", 9, {}, "9 test identities of 10: layout sysu-mm01 needs 1 to 8"),
+        ("llcm", 0, {}, "0 test identities of 10: layout llcm needs 1 to 9"),
+    ],
+)
+def test_test_identities_that_cannot_be_are_refused(layout, tested, more, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        plan(World(10), layout, tested=tested, **more)

@@ -57,6 +57,9 @@ def register(verbs: argparse._SubParsersAction) -> None:
     make.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
     make.add_argument("--layout", required=True, metavar="LAYOUT", choices=LAYOUTS, help=", ".join(LAYOUTS))
     make.add_argument("--identities", type=console.count, default=100, metavar="N", help="people (default 100)")
+    make.add_argument(
+        "--test-identities", type=console.count, metavar="N", help="people to test on (default: the published share)"
+    )
     make.add_argument("--pictures", type=console.count, metavar="N", help="pictures per person and camera")
     make.add_argument("--published-counts", action="store_true", help="as many people and pictures as were published")
     make.add_argument("--seed", type=console.count, default=0, metavar="S", help="the same seed gives the same files")
@@ -134,6 +137,7 @@ def run_synthesise(options: argparse.Namespace) -> None:
             size=options.size,
             pictures=options.pictures,
             published_counts=options.published_counts,
+            tested=options.test_identities,
             workers=options.workers,
             progress=advance,
         )

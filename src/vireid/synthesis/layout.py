@@ -76,7 +76,15 @@ class Plan:
         }
 
 
-def make_plan(layout: str, identities: int, *, pictures: int | None, published: bool, rng: np.random.Generator) -> Plan:
+def make_plan(
+    layout: str,
+    identities: int,
+    *,
+    pictures: int | None,
+    published: bool,
+    rng: np.random.Generator,
+    tested: int | None = None,
+) -> Plan:
     """Plan every picture and text file of a data set.
 
     Args:
@@ -85,9 +93,11 @@ def make_plan(layout: str, identities: int, *, pictures: int | None, published: 
         pictures: number of pictures of each identity at each camera, 1..999; None for the usual number of the layout.
         published: use exactly the published numbers of identities, cameras and pictures.
         rng: shuffles numbers, cameras and splits.
+        tested: number of test identities; None for the published proportion. RegDB always has half of them.
 
     Raises:
-        BadInput: the layout is unknown, it cannot have this number of identities, or `pictures` is out of its range.
+        BadInput: the layout is unknown, it cannot have this number of identities or of test identities, or `pictures`
+            is out of its range.
     """
     if layout not in LAYOUTS:
         raise unknown("layout", str(layout), LAYOUTS)
@@ -96,8 +106,17 @@ def make_plan(layout: str, identities: int, *, pictures: int | None, published: 
     each = PICTURES[layout] if pictures is None else pictures
     if not isinstance(each, int | np.integer) or isinstance(each, bool) or not 1 <= each <= 999:
         raise BadInput(f"pictures is {each!r}; it must be a whole number from 1 to 999 (per identity and camera)")
-    maker = {"sysu-mm01": _sysu, "regdb": _regdb, "llcm": _llcm}[layout]
-    return maker(identities, int(each), published, rng)
+    if tested is not None and (published or layout == "regdb"):
+        why = "published counts fix them" if published else "regdb tests on half of them"
+        raise BadInput(f"the number of test identities cannot be chosen: {why}")
+    if tested is not None and not 1 <= tested <= identities - (LEAST[layout] - 1):
+        raise BadInput(
+            f"{tested} test identities of {identities}: layout {layout} needs 1 to {identities - LEAST[layout] + 1}"
+        )
+    if layout == "regdb":
+        return _regdb(identities, int(each), published, rng)
+    maker = {"sysu-mm01": _sysu, "llcm": _llcm}[layout]
+    return maker(identities, int(each), published, rng, tested)
 
 
 def _spread(total: int, cells: int, *, least: int = 1) -> list[int]:
@@ -128,13 +147,16 @@ SYSU_UNLISTED = (42, 30071 - 29033, 15792 - 15712)
 SYSU_TEST = {1: (56, 1374, 13), 2: (56, 1565, 18), 4: (94, 1918, 20), 5: (95, 1918, 20), 6: (96, 1920, 20)}
 
 
-def _sysu(identities: int, each: int, published: bool, rng: np.random.Generator) -> Plan:
+def _sysu(identities: int, each: int, published: bool, rng: np.random.Generator, tested: int | None) -> Plan:
     if published:
         test = rng.choice(np.arange(6, 334), 96, replace=False)
         free = rng.permutation(np.setdiff1d(np.arange(1, 534), test))
         numbers = {"train": free[:296], "val": free[296:395], "test": test, "unlisted": free[395:]}
     else:
-        order, ends = rng.permutation(identities) + 1, np.cumsum(_shares(identities, 296, 99, 96))
+        shares = (
+            _shares(identities, 296, 99, 96) if tested is None else [*_shares(identities - tested, 296, 99), tested]
+        )
+        order, ends = rng.permutation(identities) + 1, np.cumsum(shares)
         numbers = dict(zip(("train", "val", "test"), np.split(order, ends[:-1]), strict=True))
     taken: list[Picture] = []
     first = 0
@@ -213,8 +235,11 @@ LLCM_TEST = (351, 8680, 7166)
 Cells = list[tuple[int, int, int]]  # (position in the split, camera, number of pictures)
 
 
-def _llcm(identities: int, each: int, published: bool, rng: np.random.Generator) -> Plan:
-    shares = [LLCM_TRAIN[0], LLCM_TEST[0]] if published else _shares(identities, LLCM_TRAIN[0], LLCM_TEST[0])
+def _llcm(identities: int, each: int, published: bool, rng: np.random.Generator, tested: int | None) -> Plan:
+    if published:
+        shares = [LLCM_TRAIN[0], LLCM_TEST[0]]
+    else:
+        shares = _shares(identities, LLCM_TRAIN[0], LLCM_TEST[0]) if tested is None else [identities - tested, tested]
     numbers = np.split(rng.permutation(sum(shares)) + 1, [shares[0]])
     taken: list[Picture] = []
     for split, people, first, own in zip(("train", "test"), shares, (0, shares[0]), numbers, strict=True):

@@ -209,7 +209,14 @@ def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strength
             figure.part(middle, middle + np.array([0.0, high, 0.0]), (0.24, 0.22), surface, side=sideways, high=high)
 
 
-def plan(world: World, layout: str, *, pictures: int | None = None, published_counts: bool = False) -> layouts.Plan:
+def plan(
+    world: World,
+    layout: str,
+    *,
+    pictures: int | None = None,
+    published_counts: bool = False,
+    tested: int | None = None,
+) -> layouts.Plan:
     """Plan every picture and text file of a data set, without rendering.
 
     Args:
@@ -217,12 +224,16 @@ def plan(world: World, layout: str, *, pictures: int | None = None, published_co
         layout: `sysu-mm01`, `regdb` or `llcm`.
         pictures: number of pictures per identity and camera; None for the usual number of the layout (10, 10, 8).
         published_counts: plan exactly the published numbers, and ignore `world.identities` and `pictures`.
+        tested: number of test identities; None for the published proportion.
 
     Raises:
-        BadInput: the layout is unknown, it cannot have this number of identities, or `pictures` is out of its range.
+        BadInput: the layout is unknown, it cannot have this number of identities or of test identities, or `pictures`
+            is out of its range.
     """
     rng = world.stream(PLAN_STREAM, layouts.LAYOUTS.index(layout) if layout in layouts.LAYOUTS else 0)
-    return layouts.make_plan(layout, world.identities, pictures=pictures, published=published_counts, rng=rng)
+    return layouts.make_plan(
+        layout, world.identities, pictures=pictures, published=published_counts, rng=rng, tested=tested
+    )
 
 
 def write_world(
@@ -233,6 +244,7 @@ def write_world(
     size: Size = Size(288, 144),  # noqa: B008 — a named tuple, it cannot change
     pictures: int | None = None,
     published_counts: bool = False,
+    tested: int | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
@@ -245,7 +257,7 @@ def write_world(
     Args:
         root: an empty or new folder, or one that the same call began to fill.
         world: the world.
-        layout, pictures, published_counts: see `plan`.
+        layout, pictures, published_counts, tested: see `plan`.
         size: height and width of the pictures. Small pictures are fast, also with `published_counts`.
         workers: number of processes; None for one per usable core.
         progress: called with the number of pictures done and the number of all pictures.
@@ -259,11 +271,13 @@ def write_world(
     """
     root, size = Path(root), Size(*size)
     _check_call(world, size, workers)
-    chosen = plan(world, layout, pictures=pictures, published_counts=published_counts)
+    chosen = plan(world, layout, pictures=pictures, published_counts=published_counts, tested=tested)
     usual = "thermal" if layout == "regdb" else "near"
     peopled = replace(world, identities=chosen.identities, infrared=world.infrared or usual)
     mark = _mark(peopled, layout, size)
-    _check_free(root, begun := f"{mark}{len(chosen.pictures)} pictures, published counts: {published_counts}\n")
+    _check_free(
+        root, begun := f"{mark}{len(chosen.pictures)} pictures, published counts: {published_counts}\n{tested}\n"
+    )
     chunks = [
         (root, peopled, size, chosen.pictures[start : start + CHUNK]) for start in range(0, len(chosen.pictures), CHUNK)
     ]
