@@ -275,9 +275,8 @@ def write_world(
     usual = "thermal" if layout == "regdb" else "near"
     peopled = replace(world, identities=chosen.identities, infrared=world.infrared or usual)
     mark = _mark(peopled, layout, size)
-    _check_free(
-        root, begun := f"{mark}{len(chosen.pictures)} pictures, published counts: {published_counts}\n{tested}\n"
-    )
+    asked = f"published counts: {published_counts}, test identities: {tested}"
+    _check_free(root, begun := f"{mark}{len(chosen.pictures)} pictures, {asked}\n")
     chunks = [
         (root, peopled, size, chosen.pictures[start : start + CHUNK]) for start in range(0, len(chosen.pictures), CHUNK)
     ]
