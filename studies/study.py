@@ -40,6 +40,7 @@ class Entry:
         set: assignments on top of the row: those of the regime, of the study and of the entry.
         seeds: seeds of the trainings.
         against: name of the entry that it is compared with, or None.
+        plugin: file in this folder that holds the recipe, or None for a recipe of the package.
     """
 
     study: str
@@ -49,6 +50,7 @@ class Entry:
     set: tuple[str, ...]
     seeds: tuple[int, ...]
     against: str | None = None
+    plugin: str | None = None
 
     def file(self, seed: int) -> Path:
         """Where the result of one seed is kept."""
@@ -70,7 +72,8 @@ def entries() -> list[Entry]:
             against = whole.get("against")
             if against is not None and against not in about["entries"]:
                 raise SystemExit(f"study {study}, {name}: there is no entry '{against}'")
-            found.append(Entry(study, name, whole["recipe"], world, tuple(assignments), tuple(seeds), against))
+            plugin = whole.get("plugin", about.get("plugin"))
+            found.append(Entry(study, name, whole["recipe"], world, tuple(assignments), tuple(seeds), against, plugin))
     return found
 
 
@@ -104,14 +107,19 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
     from vireid.experiments.train import TrainOptions, train
     from vireid.model import load
 
+    if entry.plugin:
+        from vireid.plugins import plugin
+
+        plugin(HERE / entry.plugin)
+    more = f" --plugin studies/{entry.plugin}" if entry.plugin else ""
     data = f"sysu-mm01:{prepare(entry.world, out)}"
     directory = out / "runs" / entry.study / f"{entry.name.replace('/', '-')}-seed-{seed}"
     assignments = (*entry.set, f"seed={seed}")
     shown = f"--data sysu-mm01:worlds/{entry.world}"
     commands = [
         f"vireid data synthesise worlds/{entry.world} {world_command(entry.world)}",
-        f"vireid train {entry.recipe} {shown} --run run --set {shlex.join(assignments)}",
-        f"vireid test run {shown}",
+        f"vireid train {entry.recipe} {shown} --run run --set {shlex.join(assignments)}{more}",
+        f"vireid test run {shown}{more}",
     ]
     how: dict[str, Any] = {"workers": 0, "cache": out / "cache"}
     run = train(TrainOptions(entry.recipe, data, directory, set=assignments, resume=True, command=commands[1], **how))
