@@ -1,11 +1,12 @@
 """Train and test what `study.yaml` names, and keep each result as one JSON file in docs/results/study.
 
     python studies/study.py list
-    python studies/study.py run [STUDY …] [--jobs 2]
+    python studies/study.py run [STUDY …] [--jobs 2] [--minutes 8]
 
 A second call goes on where the first one stopped: a result that is there is not made again, and a training goes on from
-its last checkpoint. Each training is one process with one thread, so `--jobs` is the number of cores to use. Nothing
-here is a measurement of speed.
+its last checkpoint. Each training is one process with one thread, so `--jobs` is the number of cores to use. Where a
+machine is lent for short times, `--minutes` stops in time, and the next call goes on. Nothing here is a measurement of
+speed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +43,7 @@ class Entry:
         seeds: seeds of the trainings.
         against: name of the entry that it is compared with, or None.
         plugin: file in this folder that holds the recipe, or None for a recipe of the package.
+        by_name: whether it is run only if its study is named, because it needs a GPU.
     """
 
     study: str
@@ -51,6 +54,7 @@ class Entry:
     seeds: tuple[int, ...]
     against: str | None = None
     plugin: str | None = None
+    by_name: bool = False
 
     def file(self, seed: int) -> Path:
         """Where the result of one seed is kept."""
@@ -72,22 +76,23 @@ def entries() -> list[Entry]:
             against = whole.get("against")
             if against is not None and against not in about["entries"]:
                 raise SystemExit(f"study {study}, {name}: there is no entry '{against}'")
-            plugin = whole.get("plugin", about.get("plugin"))
-            found.append(Entry(study, name, whole["recipe"], world, tuple(assignments), tuple(seeds), against, plugin))
+            more = whole.get("plugin", about.get("plugin")), about.get("by_name", False)
+            found.append(Entry(study, name, whole["recipe"], world, tuple(assignments), tuple(seeds), against, *more))
     return found
 
 
 def world_command(name: str) -> str:
     """The arguments of `vireid` that write a world, without its folder."""
     said = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))["worlds"][name]
-    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in said.items())
+    words = {f"--{key.replace('_', '-')}": value for key, value in said.items()}
+    return " ".join(option if value is True else f"{option} {value}" for option, value in words.items())
 
 
 def prepare(name: str, out: Path) -> Path:
     """Write a world, if it is not there."""
     folder = out / "worlds" / name
     if not folder.is_dir() or (folder / "UNFINISHED").exists():
-        command = ["data", "synthesise", str(folder), *world_command(name).split(), "--workers", "1"]
+        command = ["data", "synthesise", str(folder), *world_command(name).split()]
         subprocess.run([sys.executable, "-m", "vireid.cli.main", *command], check=True)
     return folder
 
@@ -101,7 +106,8 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
     """
     import torch
 
-    torch.set_num_threads(1)
+    if not (gpu := torch.cuda.is_available()):
+        torch.set_num_threads(1)
     from vireid.data.stored import as_json
     from vireid.experiments.test import TestOptions, test
     from vireid.experiments.train import TrainOptions, train
@@ -121,7 +127,7 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
         f"vireid train {entry.recipe} {shown} --run run --set {shlex.join(assignments)}{more}",
         f"vireid test run {shown}{more}",
     ]
-    how: dict[str, Any] = {"workers": 0, "cache": out / "cache"}
+    how: dict[str, Any] = {"workers": (os.cpu_count() or 2) - 1 if gpu else 0, "cache": out / "cache"}
     run = train(TrainOptions(entry.recipe, data, directory, set=assignments, resume=True, command=commands[1], **how))
     measured = test(TestOptions(directory, data, features=directory / "features.npz", command=commands[2], **how))
     epochs = run.epochs()
@@ -180,8 +186,16 @@ def _queries(features: Path, data: str) -> dict[str, Any]:
     }
 
 
-def run(asked: list[Entry], out: Path, jobs: int) -> int:
-    """Make what is missing, each result in a process of its own. Returns how many failed."""
+def run(asked: list[Entry], out: Path, jobs: int, minutes: float | None = None) -> int:
+    """Make what is missing, each result in a process of its own. Returns how many failed.
+
+    Args:
+        asked: the entries.
+        out: folder for worlds, runs and logs.
+        jobs: processes at once.
+        minutes: after these, what runs is interrupted; its last checkpoint is kept. None: no limit.
+    """
+    ends = None if minutes is None else time.monotonic() + 60 * minutes
     missing = [(entry, seed) for entry in asked for seed in entry.seeds if not entry.file(seed).exists()]
     # The first seed of everything comes first: a table is there early, and becomes more exact later.
     missing.sort(key=lambda one: one[0].seeds.index(one[1]))
@@ -189,18 +203,27 @@ def run(asked: list[Entry], out: Path, jobs: int) -> int:
         prepare(world, out)
     print(f"{len(missing)} results are missing", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
-        return sum(pool.map(lambda one: _in_a_process(*one, out), missing))
+        return sum(pool.map(lambda one: _in_a_process(*one, out, ends), missing))
 
 
-def _in_a_process(entry: Entry, seed: int, out: Path) -> int:
+def _in_a_process(entry: Entry, seed: int, out: Path, ends: float | None) -> int:
+    """One result. Returns 1 if it failed; a result for which the time was too short has not failed."""
     began = time.monotonic()
+    if ends is not None and began >= ends:
+        return 0
     log = out / "logs" / f"{entry.study}-{entry.name.replace('/', '-')}-{seed}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "one", entry.study, entry.name, str(seed), "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("w") as stream:
-        failed = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode != 0
-    told = f"failed, see {log}" if failed else "done"
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        try:
+            failed = process.wait(None if ends is None else ends - began) != 0
+            told = f"failed, see {log}" if failed else "done"
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            failed, told = False, "stopped in time; the next call goes on"
     minutes = (time.monotonic() - began) / 60
     print(f"{entry.study}/{entry.name} seed {seed}: {told} ({minutes:.1f} min)", flush=True)
     return int(failed)
@@ -213,6 +236,7 @@ def main() -> int:
     asked.add_argument("which", nargs="*", metavar="STUDY", help="default: all; for `one`: STUDY ENTRY SEED")
     asked.add_argument("--out", type=Path, default=Path("study"), help="folder for worlds, runs and logs")
     asked.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time")
+    asked.add_argument("--minutes", type=float, metavar="M", help="stop after so many minutes; default: no limit")
     options = asked.parse_args()
     everything = entries()
     if options.verb == "one":
@@ -227,13 +251,14 @@ def main() -> int:
     known = dict.fromkeys(one.study for one in everything)
     if strange := [study for study in options.which if study not in known]:
         asked.error(f"there is no study '{strange[0]}'; choices: {', '.join(known)}")
-    chosen = [one for one in everything if not options.which or one.study in options.which]
+    named = options.which
+    chosen = [one for one in everything if (one.study in named if named else not one.by_name)]
     if options.verb == "list":
         for one in chosen:
             done = sum(one.file(seed).exists() for seed in one.seeds)
             print(f"{one.study}/{one.name}: {done} of {len(one.seeds)} seeds")
         return 0
-    return 2 if run(chosen, options.out, options.jobs) else 0
+    return 2 if run(chosen, options.out, options.jobs, options.minutes) else 0
 
 
 if __name__ == "__main__":
