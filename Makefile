@@ -19,13 +19,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo check test test-all mutants pretrain study bench docs tables clean
+.PHONY: help install demo check test test-all browser mutants pretrain study bench docs tables clean
 
 help:
 	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
 	@echo "make test      the test suite (minutes on two cores)"
 	@echo "make check     lint, types, import direction, doctests, fast tests"
 	@echo "make test-all  the test suite with the slow tests"
+	@echo "make browser   the report in a real browser, with an accessibility checker (needs Chromium and npm)"
 	@echo "make mutants   put small faults into the package, one at a time, and count those that the tests notice (hours)"
 	@echo "make pretrain  train the small trunk of weights=world again, into pretrain/ (most of an hour on two cores)"
 	@echo "make study     train and test what docs/results/study lacks, and write the tables (hours)"
@@ -64,6 +65,11 @@ test: install
 
 test-all: install
 	$(BIN)/python -m pytest -n 2 --durations 15
+
+browser: install
+	@$(BIN)/python -m pip install -q playwright
+	@npm install --silent --no-save --prefix $(VENV) axe-core
+	$(BIN)/python -m pytest tests/figures/test_report_in_browser.py
 
 mutants: install
 	$(BIN)/python tests/mutants.py

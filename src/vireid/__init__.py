@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from vireid.evaluation.report import Report
     from vireid.evaluation.scoring import score
     from vireid.experiments.embed import Embedded
-    from vireid.experiments.python import embed, records, reproduce, test, train
     from vireid.model import Model, load
     from vireid.plugins import plugin
+    from vireid.python import embed, records, reproduce, test, train
     from vireid.training.run import Run
 
 # Name → (module, name there). Each is imported when first used, so `import vireid` is fast: `load` imports torch, and
@@ -58,16 +58,16 @@ _HOMES = {
     "Records": ("vireid.data.records", "Records"),
     "Report": ("vireid.evaluation.report", "Report"),
     "Run": ("vireid.training.run", "Run"),
-    "embed": ("vireid.experiments.python", "embed"),
+    "embed": ("vireid.python", "embed"),
     "figures": ("vireid.figures", None),  # the room, with a function for each kind of figure
     "load": ("vireid.model", "load"),
     "plugin": ("vireid.plugins", "plugin"),
     "recipes": ("vireid.recipes", None),  # the room itself, which can be called for the names in it
-    "records": ("vireid.experiments.python", "records"),
-    "reproduce": ("vireid.experiments.python", "reproduce"),
+    "records": ("vireid.python", "records"),
+    "reproduce": ("vireid.python", "reproduce"),
     "score": ("vireid.evaluation.scoring", "score"),
-    "test": ("vireid.experiments.python", "test"),
-    "train": ("vireid.experiments.python", "train"),
+    "test": ("vireid.python", "test"),
+    "train": ("vireid.python", "train"),
 }
 
 

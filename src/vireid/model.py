@@ -21,7 +21,8 @@ from vireid.data.modality import MODALITIES, Modality, modality_of
 from vireid.data.resampling import resize
 from vireid.data.size import Size
 from vireid.evaluation import distance as distances
-from vireid.evaluation.embedding import embed_pictures
+from vireid.evaluation.embedding import Embedder, NetworkEmbedder, embed_pictures
+from vireid.export.runtime import Exported
 from vireid.training import checkpoint as checkpoints
 from vireid.training.configuration import from_json
 from vireid.training.run import Run, open_run
@@ -43,18 +44,18 @@ Modalities = OneModality | Iterable[OneModality] | np.ndarray | torch.Tensor
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its configuration.
+    """A trained network with its configuration, or the files that it was exported to.
 
     Attributes:
-        network: in evaluation mode; has `embed(images, modality)` for normalised images, and named maps.
+        source: a network of PyTorch in evaluation mode, or an exported model.
         recipe: the recipe's name.
-        config: the recipe's configuration.
-        run: the run directory it came from.
+        config: the recipe's configuration. None for an exported model: it runs without the recipe's code.
+        run: the run directory it came from; the directory of an exported model.
         epochs: how many epochs it was trained.
         checkpoint: `last` or `best`.
     """
 
-    network: nn.Module
+    source: nn.Module | Exported
     recipe: str
     config: Any
     run: Run
@@ -62,9 +63,40 @@ class Model:
     checkpoint: str = "last"
 
     @property
+    def network(self) -> nn.Module:
+        """The network: `embed(images, modality)` takes normalised images, and `maps` has maps by name.
+
+        Raises:
+            BadInput: this is an exported model, which has features and nothing else.
+        """
+        if isinstance(self.source, Exported):
+            raise BadInput(
+                f"{self.run.path} is an exported model, which computes features only; this needs the run that it was "
+                "exported from"
+            )
+        return self.source
+
+    @property
     def size(self) -> Size:
         """Height and width of the images that the network takes."""
-        return self.config.training.size
+        return self.source.size if isinstance(self.source, Exported) else self.config.training.size
+
+    @property
+    def planned(self) -> int:
+        """How many epochs its configuration asks for."""
+        return self.run.facts.config["epochs"]
+
+    @property
+    def runtime(self) -> str:
+        """What computes the features of an exported model, such as `onnx` or `openvino-int8`; empty for PyTorch."""
+        return self.source.name if isinstance(self.source, Exported) else ""
+
+    @property
+    def file(self) -> Path:
+        """The file whose content identifies this model: the checkpoint, or the list of an exported model's files."""
+        if isinstance(self.source, Exported):
+            return self.source.file
+        return self.run.best if self.checkpoint == "best" else self.run.checkpoint
 
     @property
     def scaling(self) -> str:
@@ -92,8 +124,35 @@ class Model:
         if not isinstance(given, Sized) and not is_one(modality):
             given = list(given)
         modalities = as_modalities(modality, len(given) if isinstance(given, Sized) else 1)
-        device = next(self.network.parameters()).device
-        return embed_pictures(self.network.embed, self._batches(given, modalities), device=device)  # type: ignore[arg-type]
+        return embed_pictures(self.embedder(), self._batches(given, modalities))
+
+    def embedder(
+        self, embedding: str = "neck", *, device: torch.device | str | None = None, precision: str = "off"
+    ) -> Embedder:
+        """The function from pictures to the features that are compared.
+
+        Args:
+            embedding: one of `EMBEDDINGS`.
+            device: where the network is moved to and computes; None leaves it where it is. An exported model computes
+                on the CPU.
+            precision: `off` for float32, `bf16` or `fp16`.
+
+        Raises:
+            BadInput: an unknown embedding, or one that the network does not have; another embedding than `neck` or
+                another precision than `off` of an exported model.
+        """
+        if isinstance(self.source, Exported):
+            given = [*([embedding] if embedding != "neck" else []), *([precision] if precision != "off" else [])]
+            if given:
+                raise BadInput(
+                    f"{self.run.path} is an exported model: it has the embedding neck in its own arithmetic, so leave "
+                    f"out {' and '.join(given)}"
+                )
+            return self.source
+        if device is None:
+            device = next(self.source.parameters()).device
+        self.source.to(device)
+        return NetworkEmbedder(embedder(self.source, embedding), device, precision)
 
     def rank(
         self,
@@ -356,15 +415,17 @@ def _as_modality(given: Any) -> int:
 
 
 def load(run: str | Path | Run, *, untrained: bool = False, checkpoint: str = "last") -> Model:
-    """The model of a run directory.
+    """The model of a run directory, or of the directory that it was exported to.
 
     Args:
-        run: the directory that `vireid train --run` filled.
+        run: the directory that `vireid train --run` or `vireid export --out` filled.
         untrained: the network as it was before its first step, for comparison.
-        checkpoint: `last`, or `best` if the run was trained with `--validate-every`.
+        checkpoint: `last`, or `best` if the run was trained with `--validate-every`. An exported model has the one that
+            it was exported from.
 
     Raises:
-        BadInput: this is not a run, nothing was saved yet, or the checkpoint cannot be read or does not fit.
+        BadInput: this is not a run, nothing was saved yet, the checkpoint cannot be read or does not fit, or a file of
+            an exported model is missing or was changed.
     """
     if not isinstance(run, (str, Path, Run)):
         raise BadInput(f"run cannot be {run!r}; it takes a run directory, or what vireid.train returned")
@@ -372,6 +433,8 @@ def load(run: str | Path | Run, *, untrained: bool = False, checkpoint: str = "l
         run = open_run(Path(run))
     if checkpoint not in ("last", "best"):
         raise unknown("checkpoint", str(checkpoint), ("last", "best"))
+    if run.exported:
+        return _exported(run, untrained=untrained, checkpoint=checkpoint)
     file = run.best if checkpoint == "best" else run.checkpoint
     if checkpoint == "best" and not file.exists():
         raise BadInput(f"{run.path} has no best.pt; vireid train --validate-every N keeps one, choices here: last")
@@ -392,6 +455,15 @@ def load(run: str | Path | Run, *, untrained: bool = False, checkpoint: str = "l
         epochs = state["progress"]["epoch"]
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, name, config, run, epochs, checkpoint)
+
+
+def _exported(run: Run, *, untrained: bool, checkpoint: str) -> Model:
+    source = Exported(run.path)
+    if untrained:
+        raise BadInput(f"{run.path} is an exported model; the network before its first step needs the run itself")
+    if checkpoint not in ("last", source.facts.checkpoint):
+        raise BadInput(f"{run.path} was exported from the checkpoint {source.facts.checkpoint}, not {checkpoint}")
+    return Model(source, run.facts.recipe, None, run, source.facts.epochs, source.facts.checkpoint)
 
 
 def configuration(run: Run) -> tuple[str, Any]:

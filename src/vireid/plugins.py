@@ -142,7 +142,9 @@ def require(run: Run, data: str = "") -> tuple[str, ...]:
         BadInput: a plug-in is missing. The sentence says which file it is, and how to give it.
     """
     base, *added = run.facts.recipe.split("+")
-    wanted = {f"recipe {base}", *(f"augmentation {name}" for name in added), f"layout {data.partition(':')[0]}"}
+    wanted = {f"layout {data.partition(':')[0]}"}
+    if not run.exported:  # an exported model runs without the code of its recipe
+        wanted |= {f"recipe {base}", *(f"augmentation {name}" for name in added)}
     there = {one.name: one for one in outside.loaded()}
     warnings = []
     for one in run.facts.plugins:

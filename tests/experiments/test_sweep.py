@@ -162,7 +162,23 @@ def test_every_format_has_the_table(ablation):
     stored = json.loads((ablation / "t.json").read_text())
     assert stored["fields"] == ["contrast.top_k", "optimiser.lr"] and len(stored["combinations"]) == 4
     assert [one["metrics"]["map"]["seeds"] for one in stored["differences"][PROTOCOL]] == [[0, 1, 2]] * 3
-    assert not list(ablation.glob("runs/*.html")), "two numbers are varied, so there is no curve"
+
+
+def test_two_numbers_that_are_varied_are_two_curves_with_two_lines_each(ablation):
+    """The points are the means of the table."""
+    kept = reports(ablation)
+    stored = json.loads((ablation / "runs" / "figures" / "figures.json").read_text())
+    assert sorted(stored) == ["curves-contrast-top_k", "curves-optimiser-lr"]
+    lines = stored["curves-contrast-top_k"]["numbers"]["lines"]
+    assert sorted(lines) == ["optimiser.lr=0.0003", "optimiser.lr=0.001"]
+    for lr in (3e-4, 1e-3):
+        for k, point in zip((2, 4), lines[f"optimiser.lr={lr}"], strict=True):
+            assert point["value"] == k
+            for name in METRICS:
+                values = [kept[k, lr, seed][name] for seed in (0, 1, 2)]
+                assert point["metrics"][name] == pytest.approx(statistics.mean(values))
+                assert point["bars"][name] == pytest.approx(4.303 * statistics.stdev(values) / 3**0.5)
+    assert all((ablation / "runs" / "figures" / file).exists() for one in stored.values() for file in one["files"])
 
 
 def test_a_second_call_trains_what_is_new_and_says_what_failed(ablation, worlds, capsys):
@@ -179,8 +195,9 @@ def test_a_second_call_trains_what_is_new_and_says_what_failed(ablation, worlds,
     assert ["99", "–", "–", "–", "–"] in lines
     assert "failed: contrast.top_k=99, seed 0: " in " ".join(printed.out.split())
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    page = (ablation / "runs" / "contrast.top_k.html").read_text("utf-8")
-    assert page.count("<circle") == 4 and "generated world" in page, "two points of two metrics"
+    curve = json.loads((ablation / "runs" / "figures" / "figures.json").read_text())["curves-contrast-top_k"]
+    assert [point["value"] for point in curve["numbers"]["lines"][""]] == [2, 4], "99 was not trained"
+    assert "generated pictures, not real ones" in curve["caption"]
 
 
 def test_a_run_that_was_stopped_goes_on(ablation, worlds, tmp_path, capsys):

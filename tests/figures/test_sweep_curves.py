@@ -1,15 +1,15 @@
-"""Curves of parameter studies: which rows make one, and what the page shows."""
+"""Curves of parameter studies that `reproduce` and `sweep` write: which rows make one, and what it shows."""
 
 from __future__ import annotations
 
-import math
-import re
+import sys
+from dataclasses import replace
 
 import pytest
 
 from vireid.data.errors import BadInput
 from vireid.experiments.rows import Comparison, Ours
-from vireid.figures.sweep import swept, write_curve, write_curves
+from vireid.figures.sweep import of_rows, swept, write_curves
 from vireid.recipes import Row
 
 
@@ -26,39 +26,6 @@ def test_one_row_of_another_kind_makes_it_no_sweep(odd):
     assert swept(["f/m=1", odd]) == {}
 
 
-def _circles(page: str) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', page)]
-
-
-def test_the_page_draws_every_value(tmp_path):
-    out = write_curve(
-        tmp_path / "new" / "tau.html", [(2, 60, 50), (1, 55, 45), (3, 50, 55)], parameter="τ <1>", notes=["a & b"]
-    )
-    page = out.read_text(encoding="utf-8")
-    circles = _circles(page)
-    assert len(circles) == 6
-    rank1, mean = circles[:3], circles[3:]
-    # Ascending in the value although given otherwise, evenly spaced, and higher is up (less y).
-    assert rank1[1][0] - rank1[0][0] == pytest.approx(rank1[2][0] - rank1[1][0], abs=0.11)
-    assert rank1[1][1] < rank1[0][1] < rank1[2][1]
-    assert mean[2][1] < mean[1][1] < mean[0][1]
-    assert "τ &lt;1&gt;" in page
-    assert "a &amp; b" in page
-    assert "<td>2</td><td>60.00</td><td>50.00</td>" in page
-    assert [file.name for file in out.parent.iterdir()] == ["tau.html"]
-
-
-def test_values_that_are_not_numbers_are_left_out(tmp_path):
-    page = write_curve(tmp_path / "a.html", [(0, math.nan, 40), (1, 50, 41)], parameter="k").read_text("utf-8")
-    assert len(_circles(page)) == 3
-
-
-def test_a_page_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot write"):
-        write_curve(tmp_path / "file" / "a.html", [(0, 1, 2)], parameter="k")
-
-
 def _row(name: str, rank1: float | None, *, generated: bool = False) -> Comparison:
     ours = None
     if rank1 is not None:
@@ -67,19 +34,57 @@ def _row(name: str, rank1: float | None, *, generated: bool = False) -> Comparis
     return Comparison("recipe", name, Row(None), ours)
 
 
-def test_reproduced_rows_become_one_page_for_each_parameter(tmp_path):
-    found = [_row("f/a=0", 10.0), _row("f/a=1", 20.0), _row("f/a=2", None), _row("f/b=0", 30.0), _row("f/b=1", 5.0)]
-    pages = write_curves(tmp_path, found)
-    assert pages == [tmp_path / "f" / "a.html", tmp_path / "f" / "b.html"]
-    assert write_curves(tmp_path, [*found, _row("table1/full", 3.0)]) == pages, "other tables do not matter"
-    text = pages[0].read_text("utf-8")
-    assert len(_circles(text)) == 4
-    assert "regdb/v2i; each point: 2 of 10 folds, seed 0" in text
-    assert "generated" not in text
+def _points(figure) -> list[tuple[float, float]]:
+    (points,) = figure.numbers["lines"].values()
+    return [(point["value"], point["metrics"]["map"]) for point in points]
 
 
-def test_generated_worlds_are_named_and_single_points_are_no_curve(tmp_path):
-    assert write_curves(tmp_path, [_row("f/a=0", 10.0), _row("f/b=1", 20.0)]) == []
-    assert write_curves(tmp_path, [_row("f/a=0", 10.0), _row("f/full", 20.0)]) == []
-    page = write_curves(tmp_path, [_row("f/a=0", 10.0, generated=True), _row("f/a=1", 20.0)])[0]
-    assert "generated world" in page.read_text("utf-8")
+def test_reproduced_rows_become_one_figure_for_each_parameter():
+    found = [_row("f/a=2", 10.0), _row("f/a=1", 20.0), _row("f/a=3", None), _row("f/b=0", 30.0), _row("f/b=1", 5.0)]
+    figures = of_rows(found)
+    assert {one.name: _points(one) for one in figures} == {
+        "curves-f-a": [(1, 20.0), (2, 10.0)],
+        "curves-f-b": [(0, 30.0), (1, 5.0)],
+    }
+    more = of_rows([*found, _row("table1/full", 3.0)])
+    assert [one.name for one in more] == ["curves-f-a", "curves-f-b"], "other tables do not matter"
+    assert "regdb/v2i" in figures[0].caption and "2 of 10 folds, seed 0" in figures[0].caption
+    assert "generated" not in figures[0].caption
+
+
+def test_single_points_are_no_curve():
+    assert of_rows([_row("f/a=0", 10.0), _row("f/b=1", 20.0)]) == []
+    assert of_rows([_row("f/a=0", 10.0), _row("f/full", 20.0)]) == []
+
+
+@pytest.mark.parametrize("generated, on, printed", [(False, 1, [55.0]), (True, 1, []), (False, 0, [])])
+def test_the_papers_numbers_stand_beside_real_pictures_of_their_protocol_only(generated, on, printed):
+    row = Row(None, {"rank1": 60.0, "map": 55.0, "minp": None}, ("llcm/i2v", "regdb/v2i")[on])
+    found = [_row("f/a=0", 10.0, generated=generated), replace(_row("f/a=1", 20.0, generated=generated), row=row)]
+    (figure,) = of_rows(found)
+    assert [point["metrics"]["map"] for point in figure.numbers["printed"]] == printed
+    assert ("generated pictures" in figure.caption) == generated
+
+
+def test_curves_are_written_and_said(tmp_path):
+    said: list[str] = []
+    write_curves(tmp_path / "new", of_rows([_row("f/a=0", 10.0), _row("f/a=1", 20.0)]), said.append)
+    names = ["curves-f-a.png", "curves-f-a.svg", "figures.json"]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == names
+    assert said == [f"curves: {tmp_path / 'new' / name}" for name in names]
+    write_curves(tmp_path / "none", [], said.append)
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_matplotlib_the_verbs_go_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # what Python does for a package that cannot be imported
+    said: list[str] = []
+    write_curves(tmp_path / "new", of_rows([_row("f/a=0", 10.0), _row("f/a=1", 20.0)]), said.append)
+    assert said == ["no curves: figures need matplotlib and scikit-learn: pip install 'vireid[figures]'"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot write"):
+        write_curves(tmp_path / "file" / "a", of_rows([_row("f/a=0", 10.0), _row("f/a=1", 20.0)]), print)

@@ -35,6 +35,8 @@ SMALL = (
 )
 # The same training from two starts: `weights` → run directory.
 STARTS = {"none": "random-start", "world": "pretrained"}
+# Both runs side by side, in seconds. What else there is: vireid report demo/random-start demo/pretrained --data …
+FIGURES = ("attention", "distances", "tsne")
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -52,6 +54,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """World, two trainings, evaluation, report."""
+    from vireid.cli.evaluate import figures_of
     from vireid.evaluation.report import table
     from vireid.experiments.test import TestOptions, test
     from vireid.figures.page import write_page
@@ -70,8 +73,10 @@ def run(options: argparse.Namespace) -> None:
     measured.append(test(TestOptions(trained[0].path, source, untrained=True, **how), progress))
     print(table([one.report for one in measured[1]]))
 
-    progress.say("4/4 writing the report")
-    write_page(page, trained, title="vireid demo", sheet=sheet)
+    progress.say("4/4 drawing figures and writing the report")
+    shown = argparse.Namespace(data=source, figure=FIGURES, workers=0, cache=out / "cache")
+    figures, notes = figures_of(trained, shown)
+    write_page(page, trained, title="vireid demo", sheet=sheet, figures=figures, notes=notes)
     lines = [
         [one[0].report.protocol, *(f"{cell.report.rank1:.2f}" for cell in one), f"{one[0].report.chance_rank1:.2f}"]
         for one in zip(*measured, strict=True)

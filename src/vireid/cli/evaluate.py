@@ -12,6 +12,8 @@ from vireid.data.errors import BadInput
 
 if TYPE_CHECKING:
     from vireid.evaluation.report import Report
+    from vireid.figures.drawing import Figure
+    from vireid.training.run import Run
 
 Files = Sequence[tuple[str, Path]]
 RERANKERS = ("none", "k-reciprocal", "query-expansion")
@@ -37,10 +39,17 @@ def register(verbs: argparse._SubParsersAction) -> None:
     report = verbs.add_parser(
         "report",
         help="runs side by side as one HTML file, or as tables",
-        description="Write one HTML file that needs no other file: results of several runs side by side, with "
-        "intervals and paired differences; or print or write the numbers as a table.",
+        description="Write one HTML file that needs no other file: which run is better and whether that is certain, "
+        "in what the runs differ, results by camera and person, failures, figures, and what every number depends on; "
+        "or print or write the numbers as a table.",
     )
     report.add_argument("directories", metavar="RUN", nargs="+", type=Path, help="run directories that were tested")
+    pictures = "the pictures, for figures that need them; without them, what needs none is drawn"
+    report.add_argument("--data", metavar="LAYOUT:PATH", help=pictures)
+    report.add_argument(
+        "--figure", nargs="+", action="extend", default=[], metavar="KIND", help="default: all that apply"
+    )
+    console.add_loading(report)
     console.add_tables(report, html=True, default="; default: RUN/report.html of the first run")
     report.set_defaults(verb_function=run_report)
 
@@ -175,7 +184,26 @@ def run_report(options: argparse.Namespace) -> None:
         print(tables.render(page.document(runs), form).rstrip("\n"))
     for form, file in files:
         if form == "html":
-            page.write_page(file, runs)
+            figures, notes = figures_of(runs, options)
+            page.write_page(file, runs, figures=figures, notes=notes)
         else:
             tables.write(file, tables.render(page.document(runs), form))
         print(file)
+
+
+def figures_of(runs: list[Run], options: argparse.Namespace) -> tuple[list[Figure], list[str]]:
+    """The figures of a page, and what is said about those that are missing."""
+    from vireid.experiments.measurement import measurements
+    from vireid.figures.draw import draw
+    from vireid.figures.drawing import matplotlib
+    from vireid.figures.page import names_of
+    from vireid.training.progress import Terminal
+
+    try:
+        matplotlib()
+    except BadInput as missing:
+        return [], [f"Figures are left out: {missing}."]
+    names = list(names_of(runs, {run.path: measurements(run) for run in runs}).values())
+    how = {"figures": options.figure, "workers": options.workers, "cache": options.cache, "progress": Terminal()}
+    notes = [] if options.data else ["Figures that need pictures are left out: vireid report RUN… --data LAYOUT:PATH"]
+    return draw(runs, data=options.data, names=names, **how), notes

@@ -49,19 +49,18 @@ def run(options: argparse.Namespace) -> None:
     """Do what is missing, then print and write the tables."""
     from vireid.experiments.sweep import SweepOptions, sweep
     from vireid.figures import tables
-    from vireid.figures.sweep import document, write_sweep
+    from vireid.figures.sweep import document, of_sweep, write_curves
     from vireid.training.progress import Terminal
 
     files = console.outputs(options)
     same = ("recipe", "data", "runs", "folds", "jobs", "workers", "cache")
     lists = {"over": options.over, "set": options.set, "protocols": options.protocol}
     asked = {**{name: getattr(options, name) for name in same}, **{name: tuple(given) for name, given in lists.items()}}
-    found = sweep(SweepOptions(**asked, command=console.command()), Terminal())
+    progress = Terminal()
+    found = sweep(SweepOptions(**asked, command=console.command()), progress)
     made = document(found)
     console.show(options, files, lambda form: tables.render(made, form))
     console.write_json(options.json, found.to_json())
-    page = write_sweep(options.runs, found)
-    if page is not None:
-        Terminal().say(f"curve: {page}")
+    write_curves(options.runs / "figures", of_sweep(found), progress.say)
     if found.failed:
         raise BadInput(f"failed: {', '.join(found.failed)}; the reasons stand below the table")

@@ -94,17 +94,17 @@ def run_rows(options: argparse.Namespace) -> None:
 def run_reproduce(options: argparse.Namespace) -> None:
     """Train and test each row that belongs to the table."""
     from vireid.experiments.reproduce import ReproduceOptions, reproduce
-    from vireid.figures.sweep import write_curves
+    from vireid.figures.sweep import of_rows, write_curves
     from vireid.training.progress import Terminal
 
     names = ("recipe", "table", "data", "folds", "seeds", "workers", "cache")
     asked = {name: getattr(options, name) for name in names}
     files = console.outputs(options, html=True)
     runs, changes = options.runs or RUNS, tuple(options.set)
-    found = reproduce(ReproduceOptions(**asked, runs=runs, set=changes, command=console.command()), Terminal())
+    progress = Terminal()
+    found = reproduce(ReproduceOptions(**asked, runs=runs, set=changes, command=console.command()), progress)
     _show(found, options, files, f"vireid reproduce {options.recipe} {options.table}".strip())
-    for page in write_curves(runs / options.recipe, found):
-        print(f"curve: {page}")
+    write_curves(runs / options.recipe / "figures", of_rows(found), progress.say)
     failed = [one.name for one in found if one.failed]
     if failed:
         raise BadInput(f"failed: {', '.join(failed)}; the reasons stand below the table")

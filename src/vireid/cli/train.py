@@ -75,7 +75,14 @@ def _add_course(train: argparse.ArgumentParser) -> None:
         "--validate-on", choices=("val", "test"), help="val (default); test chooses on the test set, and is flagged"
     )
     train.add_argument("--allow-overlap", action="store_true", help="train although people are in more than one split")
-    train.add_argument("--tracker", metavar="NAME", help="also log to tensorboard, wandb or mlflow")
+    train.add_argument(
+        "--tracker",
+        metavar="NAME",
+        help="also log to tensorboard, wandb or mlflow; with --validate-every it gets figures too",
+    )
+    train.add_argument(
+        "--no-tracker-figures", dest="tracker_figures", action="store_false", help="the tracker gets numbers only"
+    )
 
 
 def _add_folds(verbs: argparse._SubParsersAction) -> None:
@@ -99,6 +106,7 @@ def _add_folds(verbs: argparse._SubParsersAction) -> None:
 def run_train(options: argparse.Namespace) -> None:
     """Train and leave a run directory, or with `--dry-run` only say what would be done."""
     from vireid.experiments.train import TrainOptions, train
+    from vireid.figures.live import Live
     from vireid.training.distributed import begin
     from vireid.training.progress import Terminal
 
@@ -106,7 +114,7 @@ def run_train(options: argparse.Namespace) -> None:
     if missing := [name for name, given in {**needed, "--run": options.run}.items() if given is None]:
         raise BadInput(f"vireid train needs {', '.join(missing)}; 'vireid train --help' lists what it takes")
     same = ("recipe", "data", "run", "config", "resume", "fold", "workers", "cache", "checkpoint_steps")
-    more = ("skip_unreadable", "validate_every", "validate_on", "allow_overlap", "tracker")
+    more = ("skip_unreadable", "validate_every", "validate_on", "allow_overlap", "tracker", "tracker_figures")
     given = {name: getattr(options, name) for name in (*same, *more)}
     extend = () if options.extend is None else (options.extend,)
     asked = TrainOptions(**given, set=tuple(options.set), extend=extend, command=console.command())
@@ -115,7 +123,8 @@ def run_train(options: argparse.Namespace) -> None:
         return
     if options.json is not None:
         raise BadInput("--json needs --dry-run; what a training run leaves is run.json in its directory")
-    run = train(asked, Terminal())
+    progress = Terminal()
+    run = train(asked, progress, Live(progress))
     if begin().is_main_process:
         epochs = run.facts.config["epochs"]
         many = f"{run.facts.name} for {epochs} {'epoch' if epochs == 1 else 'epochs'}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,42 +13,72 @@ from vireid.augment.normalise import normalise
 
 Embed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Pictures = Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Embedder(Protocol):
+    """Pictures to features. `NetworkEmbedder` is one, an exported model (`vireid.export.runtime`) is another."""
+
+    def __call__(self, images: torch.Tensor, modality: torch.Tensor, /) -> torch.Tensor:
+        """N×3×H×W uint8 images on the CPU and N int64 modalities to N×D float32 features of length one."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkEmbedder:
+    """A network of PyTorch as an `Embedder`.
+
+    Attributes:
+        embed: (N×3×H×W float32 normalised images, N int64 modalities) → N×D features of length one.
+        device: where `embed` computes.
+        precision: `off` for float32, `bf16` or `fp16` for autocast.
+    """
+
+    embed: Embed
+    device: torch.device | str = "cpu"
+    precision: str = "off"
+
+    def __call__(self, images: torch.Tensor, modality: torch.Tensor, /) -> torch.Tensor:
+        kind, device = PRECISIONS[self.precision], torch.device(self.device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None),
+        ):
+            images = normalise(images).to(device).contiguous(memory_format=torch.channels_last)
+            return self.embed(images, modality.to(device)).float()
+
+
+def fastest_device() -> str:
+    """`cuda` if there is a GPU, otherwise `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def embed_pictures(
-    embed: Embed,
+    embedder: Embedder,
     pictures: Pictures,
     *,
     flip: bool = False,
-    device: torch.device | str = "cpu",
-    precision: str = "off",
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Compute the embeddings of all pictures, batch by batch.
 
     Args:
-        embed: (N×3×H×W float32 normalised images, N int64 modalities) → N×D features of length one.
+        embedder: pictures to features.
         pictures: batches (N record numbers, N×3×H×W uint8 images, N int64 modalities). The record numbers of all
             batches together are 0, 1, 2, … in ascending order.
         flip: true to add the feature of the mirrored picture to each feature and normalise the sum to length one.
-        device: where `embed` computes.
-        precision: `off` for float32, `bf16` or `fp16` for autocast.
         progress: called after each batch with the number of pictures that are done.
 
     Returns:
         R×D float32 for R records, in their order; 0×0 if there are no pictures.
     """
-    kind = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    device = torch.device(device)
     found: list[np.ndarray] = []
     done = 0
-    with torch.inference_mode(), torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
+    with torch.inference_mode():
         for _records, images, modality in pictures:
-            images = normalise(images).to(device).contiguous(memory_format=torch.channels_last)
-            modality = modality.to(device)
-            features = embed(images, modality).float()
+            features = embedder(images, modality)
             if flip:
-                features = torch.nn.functional.normalize(features + embed(images.flip(3), modality).float())
+                features = torch.nn.functional.normalize(features + embedder(images.flip(3), modality))
             found.append(features.cpu().numpy())
             done += len(modality)
             if progress:

@@ -130,7 +130,8 @@ def score(
         reranker = find_reranker(rerank)
     elif rerank == "none" and reranker is not None:
         raise BadInput("a reranker needs a name for the report: rerank=NAME")
-    features, identity, camera, modality = _checked(features, identity, camera, modality, rules)
+    features, identity, modality = checked(features, identity, modality)
+    camera = _cameras(camera, modality, rules)
     _check_cameras(rules, camera, modality)
     if isinstance(permutation, (str, Path)):
         permutation = read_permutation(permutation)
@@ -378,24 +379,31 @@ def _as_numbers(given: Any, numbers: Callable[[list[str]], list[int]]) -> np.nda
     return np.array(numbers(words), dtype=np.int64).reshape(column.shape)
 
 
-def _checked(features: Any, identity: Any, camera: Any, modality: Any, rules: Protocol) -> tuple[np.ndarray, ...]:
+def checked(features: Any, identity: Any, modality: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arrays or tensors of anybody's network, checked.
+
+    Args:
+        features: N×D real numbers.
+        identity: N whole numbers.
+        modality: N integers, 0 visible or 1 infrared, or words such as `rgb` and `thermal`.
+
+    Returns:
+        Features N×D, identities N int64, modalities N int64.
+
+    Raises:
+        BadInput: an array cannot be used; the sentence says which, and why.
+    """
     features = _array(features)
     if features.dtype.kind not in "fiu":
         raise BadInput(f"features are {features.dtype}; expected real numbers such as float32")
     if features.ndim != 2 or 0 in features.shape:
         raise BadInput(f"features have shape {features.shape}; expected N×D, one feature for each picture")
     modality = _as_numbers(modality, lambda words: [int(modality_of(word)) for word in words])
-    if camera is None and _needs_cameras(rules):
-        raise BadInput(f"protocol {rules.name} depends on the cameras; give the array 'camera'")
-    # Without cameras, each modality counts as one.
-    camera = modality if camera is None else _as_numbers(camera, lambda words: camera_numbers(words)[0])
-    columns = [
-        _integers(name, column, len(features))
-        for name, column in (("identity", _array(identity)), ("camera", camera), ("modality", modality))
-    ]
-    wrong = np.flatnonzero((columns[2] != 0) & (columns[2] != 1))
+    identity = whole_numbers("identity", _array(identity), len(features))
+    modality = whole_numbers("modality", modality, len(features))
+    wrong = np.flatnonzero((modality != 0) & (modality != 1))
     if wrong.size:
-        raise BadInput(f"sample {wrong[0]} has modality {columns[2][wrong[0]]}; choices: 0 (visible), 1 (infrared)")
+        raise BadInput(f"sample {wrong[0]} has modality {modality[wrong[0]]}; choices: 0 (visible), 1 (infrared)")
     for start in range(0, len(features), 4096):
         part = features[start : start + 4096]
         bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
@@ -403,7 +411,15 @@ def _checked(features: Any, identity: Any, camera: Any, modality: Any, rules: Pr
             sample = start + int(bad[0])
             what = "NaN" if np.isnan(features[sample]).any() else "an infinite number"
             raise BadInput(f"features: sample {sample} holds {what}")
-    return features, *columns
+    return features, identity, modality
+
+
+def _cameras(camera: Any, modality: np.ndarray, rules: Protocol) -> np.ndarray:
+    """N int64 cameras. Without cameras, each modality counts as one."""
+    if camera is None and _needs_cameras(rules):
+        raise BadInput(f"protocol {rules.name} depends on the cameras; give the array 'camera'")
+    numbers = modality if camera is None else _as_numbers(camera, lambda words: camera_numbers(words)[0])
+    return whole_numbers("camera", numbers, len(modality))
 
 
 def _array(given: Any) -> np.ndarray:
@@ -419,7 +435,12 @@ def _array(given: Any) -> np.ndarray:
         raise BadInput("features of different lengths make no array; each picture needs as many numbers") from None
 
 
-def _integers(name: str, column: np.ndarray, samples: int) -> np.ndarray:
+def whole_numbers(name: str, column: np.ndarray, samples: int) -> np.ndarray:
+    """A column of whole numbers, checked: as many as there are samples, as int64.
+
+    Raises:
+        BadInput: it has another shape, or holds something else; the sentence begins with `name`.
+    """
     if column.shape != (samples,):
         raise BadInput(f"{name} has shape {column.shape}; there are {samples} features, so expected ({samples},)")
     if column.dtype.kind not in "iufb":

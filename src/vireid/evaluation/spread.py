@@ -1,4 +1,8 @@
-"""How far results spread: 95 % intervals of a mean over seeds, and of the difference between two groups of runs."""
+"""How far results spread: 95 % intervals of a mean over seeds, and of the difference between two groups of runs.
+
+Intervals over seeds use Student's t. Intervals over test people use the bootstrap (Efron and Tibshirani, "An
+Introduction to the Bootstrap", 1993).
+"""
 
 from __future__ import annotations
 
@@ -102,3 +106,93 @@ def bootstrap(differences: Sequence[float], weights: Sequence[float], *, seed: i
         means[start : start + len(drawn)] = (values[drawn] * weight[drawn]).sum(1) / weight[drawn].sum(1)
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Order:
+    """How sure it is that one of two groups of runs is better.
+
+    Attributes:
+        difference: second minus first, in percentage points.
+        low, high: the 95 % interval of the difference.
+        probability: that the first is better, 0..1: the share of draws in which it is; a tie counts half.
+    """
+
+    difference: float
+    low: float
+    high: float
+    probability: float
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def people_drawn_again(values: np.ndarray, identity: np.ndarray, *, seed: int = 0) -> np.ndarray | None:
+    """A metric of several trainings, computed again for test people who are drawn with replacement.
+
+    A person who is drawn brings all of their queries, in all trials. The people who are drawn depend on `identity` and
+    `seed` only. So results of one list of queries, also from several calls, are paired: a draw asks all trainings the
+    same queries.
+
+    Args:
+        values: R×T×Q percent, for R trainings, T trials and Q queries; NaN where a query does not count, which is so
+            for all trainings or for none.
+        identity: Q integers.
+        seed: of the draws.
+
+    Returns:
+        D×R float64, for D draws: the mean over trials of the mean over queries; None for fewer than ten people.
+    """
+    counts = np.isfinite(values[0])
+    asked = counts.any(axis=0)
+    people, member = np.unique(identity[asked], return_inverse=True)
+    if len(people) < MEMBERS:
+        return None
+    of_person = np.zeros((int(asked.sum()), len(people)))
+    of_person[np.arange(len(of_person)), member] = 1.0
+    queries = counts[:, asked] @ of_person  # T×P: how many queries of a person count
+    sums = np.nan_to_num(values[:, :, asked]) @ of_person  # R×T×P
+    generator = np.random.default_rng(seed)
+    found = np.empty((DRAWS, len(values)))
+    at_once = max(1, 1_000_000 // len(people))
+    for start in range(0, DRAWS, at_once):
+        times = generator.multinomial(len(people), np.full(len(people), 1 / len(people)), min(at_once, DRAWS - start))
+        with np.errstate(invalid="ignore"):  # in a trial, it can be that no query of the drawn people counts
+            means = np.einsum("dp,rtp->drt", times, sums, optimize=True) / (times @ queries.T)[:, None]
+        found[start : start + len(times)] = np.nanmean(means, axis=2)
+    return found
+
+
+def seeds_drawn_again(numbers: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """The mean of a group of runs, for seeds that are drawn with replacement.
+
+    Of n seeds, n − 1 are drawn. Then the variance of the mean over draws is that of a mean of n seeds, s²/n; with n of
+    n it would be too small, by half for two seeds (Rao and Wu, "Resampling inference with complex survey data", 1988).
+    Groups of the same seeds get the same draws, so they are paired; other groups are drawn independently.
+
+    Args:
+        numbers: D×R, from `people_drawn_again`.
+        seeds: R numbers of 0 or more.
+
+    Returns:
+        D float64. With one seed, nothing is drawn.
+    """
+    many = len(seeds)
+    if many == 1:
+        return numbers[:, 0]
+    times = np.random.default_rng([*seeds, many]).multinomial(many - 1, np.full(many, 1 / many), len(numbers))
+    return (times * numbers).sum(axis=1) / (many - 1)
+
+
+def order(first: np.ndarray, second: np.ndarray, difference: float) -> Order:
+    """How sure it is that the first of two groups is better.
+
+    Args:
+        first, second: D numbers each; entry d of both was computed for the same people.
+        difference: what was measured, second minus first.
+    """
+    drawn = second - first
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Order(difference, float(low), float(high), float((drawn < 0).mean() + (drawn == 0).mean() / 2))

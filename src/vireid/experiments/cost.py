@@ -48,17 +48,30 @@ def cost(spec: str, *, size: Size | None = None, set: Sequence[str] | Mapping[st
     Raises:
         BadInput: unknown recipe, row or field, or pictures too small for the network.
     """
+    name, row_name, row = recipes.find_row(spec)
+    config = with_fields(row.config, set)
+    chosen = size or config.training.size
+    return Costs(name, row_name, chosen, counts(name, config, chosen), row.published)
+
+
+def counts(recipe: str, config: Any, size: Size) -> Mapping[str, int]:
+    """The counts of a configuration, as `Costs.counts`.
+
+    Args:
+        recipe: name of the recipe.
+        config: its configuration.
+        size: height and width of the picture.
+
+    Raises:
+        BadInput: pictures too small for the network.
+    """
     import torch
 
     from vireid.networks.cost import measure
 
-    name, row_name, row = recipes.find_row(spec)
-    config = with_fields(row.config, set)
-    chosen = size or config.training.size
-    network: Any = recipes.build(name, config, identities=2, pretrained=False)
+    network: Any = recipes.build(recipe, config, identities=2, pretrained=False)
     visible = torch.tensor([int(Modality.VISIBLE)])
     try:
-        found = measure(network, lambda images: network.embed(images, visible), torch.zeros(1, 3, *chosen))
+        return vars(measure(network, lambda images: network.embed(images, visible), torch.zeros(1, 3, *size)))
     except RuntimeError as error:
-        raise BadInput(f"{spec} cannot take pictures of {chosen}: {str(error).splitlines()[0]}") from error
-    return Costs(name, row_name, chosen, vars(found), row.published)
+        raise BadInput(f"{recipe} cannot take pictures of {size}: {str(error).splitlines()[0]}") from error

@@ -25,7 +25,7 @@ from vireid.experiments.embedding import Inference, embed_records
 from vireid.training.progress import Progress, Quiet
 
 if TYPE_CHECKING:
-    from vireid.evaluation.embedding import Embed
+    from vireid.evaluation.embedding import Embedder
     from vireid.model import Model
 
 FORMAT = "vireid-features-1"
@@ -127,7 +127,8 @@ def embed(asked: EmbedOptions, progress: Progress = Quiet()) -> Embedded:  # noq
         BadInput: the run, the pictures or the modality cannot be used, pictures cannot be read and are not skipped, or
             the file cannot be written.
     """
-    from vireid.model import embedder, load
+    from vireid.evaluation.embedding import fastest_device
+    from vireid.model import load
 
     if asked.out is not None:
         check_output(asked.out)
@@ -135,13 +136,13 @@ def embed(asked: EmbedOptions, progress: Progress = Quiet()) -> Embedded:  # noq
     records, known = listed(asked.pictures, asked.modality)
     model = load(asked.run, checkpoint=asked.checkpoint)
     records = records.with_scaling(model.scaling)
-    compared = embedder(model.network, asked.embedding)
+    embedder = model.embedder(asked.embedding, device=fastest_device(), precision=asked.precision)
     wanted, unlike = len(records), _unlike_pictures(records, progress)
     records, unreadable = _without(records, unlike)
     if unreadable and not asked.skip_unreadable:
         raise BadInput(f"{_told(unreadable, wanted, records.root)}; {SKIP}")
-    how = Inference(model.size, asked.flip, asked.batch, asked.precision, asked.workers, asked.cache)
-    features, damaged = _features(compared, model, records, how, asked.skip_unreadable, progress)
+    how = Inference(model.size, asked.flip, asked.batch, asked.workers, asked.cache)
+    features, damaged = _features(embedder, records, how, asked.skip_unreadable, progress)
     records, reasons = _without(records, damaged)
     unreadable |= reasons
     if not len(records):
@@ -163,7 +164,7 @@ def embed(asked: EmbedOptions, progress: Progress = Quiet()) -> Embedded:  # noq
 
 
 def _features(
-    compared: Embed, model: Model, records: Records, how: Inference, skip_unreadable: bool, progress: Progress
+    embedder: Embedder, records: Records, how: Inference, skip_unreadable: bool, progress: Progress
 ) -> tuple[np.ndarray, dict[int, str]]:
     """The features of the pictures that can be decoded, and position → reason of the others."""
     if not len(records):
@@ -171,7 +172,7 @@ def _features(
     failed: dict[int, str] = {}
     on_skip = failed.__setitem__ if skip_unreadable else None
     try:
-        found = embed_records(compared, model.network, records, np.arange(len(records)), how, progress, on_skip)
+        found = embed_records(embedder, records, np.arange(len(records)), how, progress, on_skip)
     except BadInput as error:
         about_a_picture = any(str(error).startswith(f"{records.file(position)} ") for position in range(len(records)))
         raise BadInput(f"{error}; {SKIP}" if about_a_picture else str(error)) from None
@@ -337,8 +338,7 @@ def _header(model: Model, records: Records, asked: EmbedOptions, unreadable: dic
 
     from vireid.networks.weights import sha256
 
-    run, planned = model.run, model.config.training.epochs
-    weights = sha256(run.best if model.checkpoint == "best" else run.checkpoint)
+    run, planned = model.run, model.planned
     unfinished = model.checkpoint == "last" and model.epochs < planned
     return {
         "format": FORMAT,
@@ -347,15 +347,16 @@ def _header(model: Model, records: Records, asked: EmbedOptions, unreadable: dic
         "model": run.facts.name,
         "run": str(run.path.resolve()),
         "settings": run.settings,
-        "seed": model.config.training.seed,
+        "seed": run.facts.seed,
         "checkpoint": model.checkpoint,
         "epochs": model.epochs,
-        "weights_sha256": weights,
+        "weights_sha256": sha256(model.file),
         "trained_on": {"layout": run.facts.data.layout, "fingerprint": run.facts.data.fingerprint},
         "size": list(model.size),
         "embedding": asked.embedding,
         "flip": asked.flip,
         "precision": asked.precision,
+        "runtime": model.runtime,
         "scaling": records.scaling,
         "root": str(Path(records.root).resolve()),
         "notes": list(records.notes),

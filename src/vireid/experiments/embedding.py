@@ -5,43 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from vireid.data.loading import Loaded
     from vireid.data.protocol import Trial
     from vireid.data.records import Records
     from vireid.data.size import Size
-    from vireid.evaluation.embedding import Embed
+    from vireid.evaluation.embedding import Embedder
     from vireid.training.progress import Progress
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How pictures are loaded and embedded.
+    """How pictures are loaded, and shown to an embedder.
 
     Attributes:
         size: height and width that pictures are resized to.
         flip: average each feature with that of the mirrored picture.
         batch: number of pictures that are embedded at once.
-        precision: `off`, `bf16` or `fp16`.
         workers: loading processes.
         cache: folder for resized pictures, or None.
-        device: where the network computes; None is the GPU if there is one.
         title: title of the progress bar.
     """
 
     size: Size
     flip: bool = False
     batch: int = 64
-    precision: str = "off"
     workers: int = 2
     cache: Path | None = None
-    device: Any = None
     title: str = "embedding"
 
 
@@ -54,8 +48,7 @@ def used_samples(trials: Iterable[Sequence[Trial]]) -> np.ndarray:
 
 
 def embed_records(
-    embed: Embed,
-    network: nn.Module,
+    embedder: Embedder,
     records: Records,
     samples: np.ndarray,
     how: Inference,
@@ -65,11 +58,10 @@ def embed_records(
     """Features of these samples of the records.
 
     Args:
-        embed: function from images and modalities to features; see `vireid.model.embedder`.
-        network: the module that `embed` belongs to; it is moved to the device.
+        embedder: pictures to features; see `vireid.model.Model.embedder`.
         records: the test pictures.
         samples: M positions in `records`, ascending: the pictures that are needed.
-        how: how pictures are loaded and embedded.
+        how: how pictures are loaded.
         progress: where the bar is shown.
         on_skip: called with the position and the reason of each picture that cannot be read; None refuses it.
 
@@ -79,16 +71,12 @@ def embed_records(
     Raises:
         BadInput: a picture cannot be read and there is no `on_skip`.
     """
-    import torch
-
     from vireid.data.cache import PictureCache
     from vireid.data.loading import inference_batches
     from vireid.evaluation.embedding import embed_pictures
     from vireid.training.memory import advice_on_full_memory
 
     used = records.take(samples)
-    device = how.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device)
     cache = PictureCache(how.cache, used, how.size) if how.cache else None
     kept: list[np.ndarray] = []
 
@@ -101,14 +89,7 @@ def embed_records(
             yield made
 
     with progress.bar(how.title) as advance, advice_on_full_memory(LESS_MEMORY):
-        found = embed_pictures(
-            embed,
-            loaded(),
-            flip=how.flip,
-            device=device,
-            precision=how.precision,
-            progress=lambda done: advance(done, len(used)),
-        )
+        found = embed_pictures(embedder, loaded(), flip=how.flip, progress=lambda done: advance(done, len(used)))
     features = np.zeros((len(records), found.shape[1]), dtype=np.float32)
     if kept:
         features[samples[np.concatenate(kept)]] = found

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vireid import recipes
 from vireid.evaluation.report import METRICS
 from vireid.evaluation.spread import Paired, bootstrap, paired
 from vireid.experiments.measurement import Measurement
 from vireid.experiments.rows import Found, Ours, combined
-from vireid.training.run import Run
+from vireid.training.configuration import to_json
+from vireid.training.run import Run, RunFacts
 
 SHOWN = 6  # fields in a label; what is more is counted
 BY_IDENTITY = ("rank1", "map")  # the metrics that a breakdown has for each identity
@@ -184,8 +186,8 @@ def groups(found: Iterable[Found]) -> list[Group]:
     """Measurements of one protocol in groups, in the order in which they come.
 
     A group has one recipe, configuration, data set and way of measuring. Its label is the recipe with its row, if they
-    are not the same for all, then the fields in which it differs from the other groups of the recipe, and what is not
-    plain about how it was measured.
+    are not the same for all, then the fields in which it differs from the other groups of the recipe (with a name, only
+    those in which it differs from the row), and what is not plain about how it was measured.
     """
     together: dict[tuple[Any, ...], list[Found]] = {}
     for run, one in found:
@@ -202,8 +204,17 @@ def groups(found: Iterable[Found]) -> list[Group]:
         own = fields_of(facts.config)
         values = {path: own[path] for path in paths[facts.recipe] if path in own}
         name = "" if len(names) == 1 and values else _named(pairs)
-        made.append(Group.of(_label(name, pairs, values), values, pairs))
+        told = {path: value for path, value in values.items() if not name or not _said_by_name(facts, path, value)}
+        made.append(Group.of(_label(name, pairs, told), values, pairs))
     return _distinguished(made)
+
+
+def _said_by_name(facts: RunFacts, path: str, value: Any) -> bool:
+    """Whether a value is that of the row, or of the paper's configuration, which the label names already."""
+    base = recipes.recipe(facts.recipe)
+    row = base.ROWS.get(facts.row) if facts.row else None
+    config = fields_of(to_json(row.config if row else base.PAPER))
+    return path in config and config[path] == value
 
 
 def _key(run: Run, one: Measurement) -> tuple[Any, ...]:

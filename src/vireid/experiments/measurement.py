@@ -1,15 +1,19 @@
-"""A measurement: one protocol's report, how it was measured, and some ranked lists. It is kept in `RUN/reports`."""
+"""A measurement: one protocol's report, how it was measured, and some ranked lists. It is kept in `RUN/reports`.
+
+The results of its queries are kept in `RUN/queries`, as arrays, so that the report stays a short text.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vireid.data.errors import BadInput
 from vireid.data.stored import as_json, from_values, read_json, write_json
 from vireid.evaluation.breakdown import Breakdown
+from vireid.evaluation.queries import Queries
 from vireid.evaluation.report import Report
 from vireid.training.run import Hardware, Run
 
@@ -41,6 +45,7 @@ class Circumstances:
             data set that it is tested on; otherwise empty.
         content: `vireid.data.records.content_fingerprint` of the test pictures; empty in older reports.
         shared: number of people in more than one split of the data, which `--allow-overlap` allowed.
+        runtime: what computed the features of an exported model, such as `onnx` or `onnx-int8`; empty for PyTorch.
     """
 
     command: str
@@ -60,6 +65,7 @@ class Circumstances:
     trained_on: str = ""
     content: str = ""
     shared: int = 0
+    runtime: str = ""
 
     @property
     def finished(self) -> bool:
@@ -93,6 +99,8 @@ class Measurement:
         examples: ranked lists of a few queries of the first trial.
         breakdown: the result by cameras and identities; None unless it was asked for.
         format: version of the file.
+        queries: the result of each query, when it was just measured. It is kept in a file of its own, which
+            `queries_of` reads when it is needed.
     """
 
     report: Report
@@ -100,11 +108,13 @@ class Measurement:
     examples: tuple[RankedList, ...] = ()
     breakdown: Breakdown | None = None
     format: int = FORMAT
+    queries: Queries | None = field(default=None, compare=False, repr=False)
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What is not plain about how it was measured: flip, embedding, re-ranking, checkpoint, precision, data.
+        """What is not plain about how it was measured: flip, embedding, re-ranking, checkpoint, arithmetic, data.
 
+        `onnx`, `openvino-int8` and so on: the features are those of an exported model.
         `overlap`: the same people are in several splits of the data.
         """
         marks = {
@@ -113,6 +123,7 @@ class Measurement:
             self.report.rerank: self.report.rerank != "none",
             "best": self.measured.checkpoint == "best",
             self.measured.precision: self.measured.precision != "off",
+            self.measured.runtime: bool(self.measured.runtime),
             "other-data": bool(self.measured.trained_on),
             "overlap": self.measured.shared > 0,
         }
@@ -146,13 +157,18 @@ class Measurement:
         return file_name(self.report.protocol, marks=self.marks, untrained=self.measured.untrained)
 
     def keep(self, run: Run) -> None:
-        """Write the measurement into the run's folder of reports.
+        """Write the measurement into the run's folder of reports, and the results of its queries beside that folder.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: a folder cannot be written.
         """
         run.reports.mkdir(exist_ok=True)
-        write_json(run.reports / self.file_name, as_json(self))
+        if self.queries is not None:
+            run.queries.mkdir(exist_ok=True)
+            self.queries.write(_file_of_queries(run, self))
+        stored = as_json(replace(self, queries=None))
+        del stored["queries"]
+        write_json(run.reports / self.file_name, stored)
 
     @classmethod
     def read(cls, file: Path) -> Measurement:
@@ -179,6 +195,24 @@ class _Rest:
     examples: tuple[RankedList, ...]
     breakdown: Breakdown | None
     format: int
+
+
+def queries_of(run: Run, one: Measurement) -> Queries | None:
+    """The result of each query of a measurement that was kept.
+
+    Returns:
+        None if there is no such file, because an older version measured, or if it belongs to another measurement.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    file = _file_of_queries(run, one)
+    found = Queries.read(file) if file.exists() else None
+    return found if found is not None and found.belong_to(one.report) else None
+
+
+def _file_of_queries(run: Run, one: Measurement) -> Path:
+    return (run.queries / one.file_name).with_suffix(".npz")
 
 
 def measurements(run: Run) -> list[Measurement]:

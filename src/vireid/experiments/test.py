@@ -22,6 +22,7 @@ from vireid.data.records import Records, content_fingerprint
 from vireid.data.settings import Count, Whole, options
 from vireid.data.stored import check_output, writing
 from vireid.evaluation.breakdown import break_down
+from vireid.evaluation.queries import Queries
 from vireid.evaluation.ranking import Ranking
 from vireid.evaluation.report import expanded
 from vireid.evaluation.scoring import Measured, evaluate, with_both_draws
@@ -96,7 +97,8 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     Raises:
         BadInput: the run, the data, a protocol or an option cannot be used; for example, the fold is not the run's.
     """
-    from vireid.model import EMBEDDINGS, embedder, load
+    from vireid.evaluation.embedding import fastest_device
+    from vireid.model import EMBEDDINGS, load
     from vireid.training.run import open_run
 
     if asked.untrained and asked.checkpoint != "last":
@@ -116,16 +118,17 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     records = everything.where(split="test")
     model = load(run, untrained=asked.untrained, checkpoint=asked.checkpoint)
     records = records.with_scaling(model.scaling)
-    how = Inference(model.size, asked.flip, asked.batch, asked.precision, asked.workers, asked.cache)
+    how = Inference(model.size, asked.flip, asked.batch, asked.workers, asked.cache)
+    embedder = model.embedder(asked.embedding, device=fastest_device(), precision=asked.precision)
     samples = used_samples(trials for _, trials in drawn)
-    features = embed_records(embedder(model.network, asked.embedding), model.network, records, samples, how, progress)
+    features = embed_records(embedder, records, samples, how, progress)
     if asked.features:
         write_features(asked.features, features, records)
     measured = Measured(
         rerank=asked.rerank,
         embedding=EMBEDDINGS[asked.embedding],
         flip=asked.flip,
-        seed=model.config.training.seed,
+        seed=run.facts.seed,
     )
     circumstances = replace(_circumstances(model, records, asked), trained_on=trained_on, shared=shared)
     found = [_measure(features, records, one, measured, circumstances, asked.breakdown) for one in drawn]
@@ -201,8 +204,11 @@ def _measure(
         camera=records.camera if pieces else None,
         listed=0 if circumstances.untrained else LISTED,
     )
-    breakdown = break_down(evaluation, records.identity, records.camera, records.path) if pieces else None
-    return Measurement(evaluation.report, circumstances, ranked_lists(evaluation.rankings[0], records), breakdown)
+    columns = (records.identity, records.camera, records.path)
+    breakdown = break_down(evaluation, *columns) if pieces else None
+    lists = ranked_lists(evaluation.rankings[0], records)
+    queries = Queries.of(evaluation, *columns)
+    return Measurement(evaluation.report, circumstances, lists, breakdown, queries=queries)
 
 
 def ranked_lists(ranking: Ranking, records: Records) -> tuple[RankedList, ...]:
@@ -229,7 +235,8 @@ def _circumstances(model: Model, records: Records, asked: TestOptions) -> Circum
         fingerprint=records.fingerprint(),
         generated=datasets.generated(records.root),
         precision=asked.precision,
-        planned=None if asked.untrained else model.config.training.epochs,
+        runtime=model.runtime,
+        planned=None if asked.untrained else model.planned,
         content=content_fingerprint(records),
         **vars(surroundings()),
     )
@@ -278,7 +285,7 @@ def _kind(layout: str, generated: bool) -> str:
 def _about_the_training(model: Model, measured: Circumstances) -> tuple[str, ...]:
     """Warnings for the report about how the network was trained and how its checkpoint was chosen."""
     found = []
-    planned = model.config.training.epochs
+    planned = model.planned
     if not measured.untrained and (done := _epochs_done(model)) < planned:
         found.append(f"the run is not finished: it was trained for {done} of {_epochs(planned)}")
     if measured.trained_on and not measured.untrained:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +55,7 @@ class TrainOptions:
         validate_on: `val` (the default) or `test`.
         allow_overlap: train although people are in more than one split of the data; the run records it.
         tracker: `tensorboard`, `wandb` or `mlflow`, besides the run's own log.
+        tracker_figures: whether the tracker gets figures, which show people, after each validation.
         command: the command that the run records.
     """
 
@@ -73,6 +75,7 @@ class TrainOptions:
     validate_on: Literal["val", "test"] | None = None
     allow_overlap: bool = False
     tracker: str | None = None
+    tracker_figures: bool = True
     command: str = ""
 
 
@@ -106,10 +109,11 @@ class Plan:
         return recipes.build(self.recipe, self.config, len(identities), pretrained=not resumed, say=progress.say)
 
 
-def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B008 has no state
+def train(asked: TrainOptions, progress: Progress = Quiet(), draw: validate.Draw | None = None) -> Run:  # noqa: B008 has no state
     """Train a recipe, and write a run directory.
 
-    With several processes, every process calls this function. Only the main process writes and prints.
+    With several processes, every process calls this function. Only the main process writes, prints and draws. `draw`
+    makes the images that a tracker gets after each validation.
 
     Raises:
         BadInput: an option, the recipe or the data cannot be used, the run directory is not free, or training fails
@@ -147,8 +151,8 @@ def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B0
                 lock.enter_context(held(asked.run))
                 run = begin_run(asked, planned, progress)
                 plugins.keep(run.path)
-        how = Inference(training.size, workers=asked.workers, cache=asked.cache)
-        choose = planned.validation and validate.after_epoch(planned.validation, network, run, how, progress)
+        show = partial(_show, accelerator, draw, progress) if draw and asked.tracker and asked.tracker_figures else None
+        choose = _after_epoch(asked, planned, network, run, progress, show)
         less = "identities_per_batch, visible_per_identity, infrared_per_identity, size, precision=bf16"
         with advice_on_full_memory(f"--set {less}"):
             fit(
@@ -165,6 +169,28 @@ def train(asked: TrainOptions, progress: Progress = Quiet()) -> Run:  # noqa: B0
                 progress=progress,
             )
     return run
+
+
+def _after_epoch(
+    asked: TrainOptions,
+    planned: Plan,
+    network: nn.Module,
+    run: Run,
+    progress: Progress,
+    show: Callable[[validate.Seen], None] | None,
+) -> Callable[[int], dict[str, Any]] | None:
+    """What is done after each epoch; nothing without validation."""
+    if planned.validation is None:
+        return None
+    how = Inference(planned.config.training.size, workers=asked.workers, cache=asked.cache)
+    return validate.after_epoch(planned.validation, network, run, how, progress, show)
+
+
+def _show(accelerator: Accelerator, draw: validate.Draw, progress: Progress, seen: validate.Seen) -> None:
+    """Send images of what a validation saw to the tracker."""
+    from vireid.training.journal import track_images
+
+    track_images(accelerator, draw(seen), seen.epoch, progress)
 
 
 def begun(asked: TrainOptions) -> RunFacts | None:

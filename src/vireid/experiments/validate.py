@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from vireid import datasets
 from vireid.data.errors import BadInput
 from vireid.data.protocol import Protocol, Trial, default_protocols, draw_trials, parse_protocol
 from vireid.data.records import Records
+from vireid.evaluation.embedding import NetworkEmbedder
 from vireid.evaluation.scoring import Measured, evaluate
 from vireid.experiments.embedding import Inference, embed_records, used_samples
 from vireid.training.run import Run, ValidationFacts
@@ -98,14 +99,45 @@ def plan(records: Records, *, every: int | None, on: str | None, epochs: int) ->
     return training, Validation(every, on, rules, measured, trials)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What was looked at after an epoch, for those who draw it.
+
+    Attributes:
+        run: the run.
+        epoch: counted from 0.
+        network: the network that is being trained. Nothing of it may be changed; draw with a copy.
+        validation: the records and the protocol's draws from them.
+        features: N×D float32, one for each record; zero for records that no draw uses.
+        how: how the pictures were loaded.
+    """
+
+    run: Run
+    epoch: int
+    network: nn.Module
+    validation: Validation
+    features: np.ndarray
+    how: Inference
+
+
+Draw = Callable[[Seen], Mapping[str, np.ndarray]]
+"""Makes images of what was seen: name → H×W×3 uint8. It raises nothing and leaves the training as it is. This room
+does not know figures; `vireid.figures.live.Live` is such a function."""
+
+
 def after_epoch(
-    validation: Validation, network: nn.Module, run: Run, how: Inference, progress: Progress
+    validation: Validation,
+    network: nn.Module,
+    run: Run,
+    how: Inference,
+    progress: Progress,
+    show: Callable[[Seen], None] | None = None,
 ) -> Callable[[int], dict[str, Any]]:
     """The function that the training loop calls after each epoch, in the main process only.
 
     It measures the network, saves it as `best.pt` if it is the best so far, and returns the validation entry of the log
     line. It draws no random number and does not change the network, so it does not change the training. A resumed run
-    reads the best result so far from `best.pt`.
+    reads the best result so far from `best.pt`. `show` is called with what each validation saw.
     """
     from vireid.training import checkpoint
 
@@ -115,7 +147,8 @@ def after_epoch(
         nonlocal best
         if (epoch + 1) % validation.every:
             return {}
-        found = _measured(validation, network, how, progress)
+        features = _embedded(validation, network, how, progress)
+        found = _measured(validation, features)
         if best is None or found[METRIC] > best[METRIC]:
             best = {"epoch": epoch + 1, METRIC: found[METRIC]}
             kept = {"validation": {**vars(validation.facts()), **found, **best}}
@@ -126,20 +159,26 @@ def after_epoch(
             f"epoch {epoch + 1} on {where}: Rank-1 {found['rank1']:.2f}, mAP {found['map']:.2f}; best so far is epoch "
             f"{best['epoch']} with mAP {best[METRIC]:.2f}"
         )
+        if show is not None:
+            show(Seen(run, epoch, network, validation, features, how))
         return {"validation": {"on": validation.on, **found, "best_epoch": best["epoch"]}}
 
     return measure
 
 
-def _measured(validation: Validation, network: nn.Module, how: Inference, progress: Progress) -> dict[str, float]:
-    records, training = validation.records, network.training
+def _embedded(validation: Validation, network: nn.Module, how: Inference, progress: Progress) -> np.ndarray:
+    training = network.training
     network.eval()
     try:
-        how = replace(how, device=next(network.parameters()).device, title="validating")
         embed: Any = network.embed
+        embedder = NetworkEmbedder(embed, next(network.parameters()).device)
         samples = used_samples([validation.trials])
-        features = embed_records(embed, network, records, samples, how, progress)
+        return embed_records(embedder, validation.records, samples, replace(how, title="validating"), progress)
     finally:
         network.train(training)
-    report = evaluate(features, records.identity, validation.rules, validation.trials, Measured()).report
+
+
+def _measured(validation: Validation, features: np.ndarray) -> dict[str, float]:
+    identity = validation.records.identity
+    report = evaluate(features, identity, validation.rules, validation.trials, Measured()).report
     return {name: round(getattr(report, name), 6) for name in ("rank1", "rank10", "map", "minp")}

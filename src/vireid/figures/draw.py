@@ -45,7 +45,7 @@ def draw(
         BadInput: a run, the data or a choice cannot be used, or a kind that was named does not apply.
     """
     asked = list(figures or kinds())
-    chosen = choices(asked, set, given=bool(figures))
+    chosen = choices(asked, set)
     place = None
     if data is not None:
         place = Where(data, protocol, checkpoint, untrained, fold, workers=workers, cache=cache)
@@ -53,11 +53,20 @@ def draw(
     return [one for name in asked for one in _of_kind(name, about, chosen[name], progress, named=bool(figures))]
 
 
-def choices(asked: Sequence[str], set: Sequence[str] | Mapping[str, Any], *, given: bool = False) -> dict[str, Any]:
+def choices(asked: Sequence[str], set: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """The choices of each kind that is drawn, with what was set.
 
     Raises:
         BadInput: a choice is unknown, has a wrong value, or belongs to a kind that is not drawn.
+    """
+    return {name: with_fields(kind(name).Choices(), own) for name, own in assigned(asked, set).items()}
+
+
+def assigned(asked: Sequence[str], set: Sequence[str] | Mapping[str, Any]) -> dict[str, list[str] | dict[str, Any]]:
+    """Kind → what was set of its choices, as `vireid.training.configuration.with_fields` takes it.
+
+    Raises:
+        BadInput: a text has another form, or belongs to a kind that is not drawn.
     """
     pairs = list(set.items()) if isinstance(set, Mapping) else [tuple(text.split("=", 1)) for text in set]
     found: dict[str, dict[str, Any]] = {name: {} for name in asked}
@@ -69,12 +78,10 @@ def choices(asked: Sequence[str], set: Sequence[str] | Mapping[str, Any], *, giv
             )
         if name not in found:
             kind(name)  # says which kinds there are
-            raise BadInput(f"'{path}' is a choice of the figure {name}, which is not drawn: add --figure {name}")
+            raise BadInput(f"'{path}' is a choice of {name}, which is not drawn; drawn: {', '.join(asked)}")
         found[name][field] = value[0]
     return {
-        name: with_fields(
-            kind(name).Choices(), own if isinstance(set, Mapping) else [f"{k}={v}" for k, v in own.items()]
-        )
+        name: own if isinstance(set, Mapping) else [f"{field}={value}" for field, value in own.items()]
         for name, own in found.items()
     }
 

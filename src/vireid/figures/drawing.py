@@ -6,6 +6,7 @@ matplotlib is imported when a figure is drawn, because it is an extra: `pip inst
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,11 @@ def canvas(look: Look, height: float, **grid: Any) -> tuple[Canvas, Any]:
 
     made = Made(figsize=(look.inches, height), layout="constrained")
     return made, made.subplots(**grid)
+
+
+def wrapped(names: Iterable[str], look: Look) -> list[str]:
+    """Names for a legend that has the whole width: long ones in several lines, so that none reaches over the edge."""
+    return [textwrap.fill(name, 50 if look.width == "column" else 110) for name in names]
 
 
 def style(look: Look) -> dict[str, Any]:

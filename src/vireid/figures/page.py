@@ -1,4 +1,4 @@
-"""One or several runs side by side: one HTML file that needs no other file, or tables."""
+"""One or several runs side by side: one HTML file that needs no other file and no script, or tables."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ from vireid.data.protocol import protocol_names
 from vireid.data.size import Size
 from vireid.data.stored import as_json, write_text
 from vireid.evaluation.report import SHORT, TITLES, Report, incomparable
-from vireid.experiments.grouping import Difference, Group, from_first, groups
+from vireid.experiments.grouping import Difference, Group, fields_of, from_first, groups, shown
 from vireid.experiments.measurement import Circumstances, Measurement, measurements
+from vireid.experiments.rows import Found
+from vireid.experiments.standing import standings
 from vireid.figures import charts
+from vireid.figures.drawing import Figure, Look
+from vireid.figures.pieces import camera_pairs, pieces
 from vireid.figures.tables import (
+    MISSING,
     Document,
     Table,
     numbers_of,
@@ -30,18 +35,29 @@ from vireid.figures.tables import (
     numbers_of_group,
     spread,
 )
+from vireid.figures.verdict import LEGEND as VERDICT_LEGEND
+from vireid.figures.verdict import configurations, sentence, verdict
 from vireid.model import configuration
 from vireid.recipes import recipe
 from vireid.training.configuration import differences
 from vireid.training.run import Run
 
 THUMBNAIL = Size(96, 48)
+FIGURE_WIDTH = 1200  # pixels of a figure in the page
 LEGEND = "± of a run is the standard deviation over the protocol's gallery draws; 95 % intervals are over seeds"
 Kept = Mapping[Path, Sequence[Measurement]]
 """The measurements of each run, by its directory."""
 
 
-def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", sheet: bytes | None = None) -> Path:
+def write_page(
+    out: Path,
+    runs: Sequence[Run],
+    *,
+    title: str = "vireid report",
+    sheet: bytes | None = None,
+    figures: Sequence[Figure] = (),
+    notes: Sequence[str] = (),
+) -> Path:
     """Write the page.
 
     Args:
@@ -49,24 +65,33 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
         runs: run directories, each trained and tested.
         title: the page's heading.
         sheet: a PNG or JPEG with examples of the pictures.
+        figures: what `vireid.figures.draw` drew of these runs.
+        notes: sentences about the figures, such as which ones are missing.
 
     Raises:
         BadInput: no run has a report yet, a report cannot be read, or the file cannot be written.
     """
     kept = _kept(runs)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-        "page.html"
-    )
+    page = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template("page.html")
     names = names_of(runs, kept)
+    ordered = {protocol: standings(_groups(protocol, runs, kept)) for protocol in _protocols(kept)}
     text = page.render(
         title=title,
         generated=any(k.measured.generated for reports in kept.values() for k in reports),
         warnings=_warnings(runs, kept),
         columns=TITLES,
         legend=LEGEND[0].upper() + LEGEND[1:],
-        tables=[_protocol_table(protocol, runs, kept, names) for protocol in _protocols(kept)],
-        runs=[_run_section(run, kept[run.path]) for run in runs],
+        verdicts=[verdict(protocol, found) for protocol, found in ordered.items() if found],
+        verdict_legend=VERDICT_LEGEND,
+        differences=configurations(one.group for found in ordered.values() for one in found),
+        tables=[_protocol_table(protocol, runs, kept, names) for protocol in ordered],
+        pieces=[one for protocol, found in ordered.items() if (one := pieces(protocol, found, _thumbnail))],
+        figures=[_shown(one) for one in figures],
+        figure_notes=list(notes),
+        runs=[_run_section(run, kept[run.path], names[run.path]) for run in runs],
         sheet=_data_address(sheet) if sheet else None,
     )
     try:
@@ -75,6 +100,24 @@ def write_page(out: Path, runs: Sequence[Run], *, title: str = "vireid report", 
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}") from error
     return out
+
+
+def _shown(figure: Figure) -> dict[str, str]:
+    """A figure as pictures for light and dark pages."""
+    light, dark = (_small(figure.image(Look(theme, "page"))) for theme in ("light", "dark"))
+    return {"name": figure.name, "light": light, "dark": dark, "caption": figure.caption}
+
+
+def _small(image: bytes) -> str:
+    """A figure for a screen, as a data address. At the size for print, a page with ranked lists has 150 MB."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(image)).convert("RGB")
+    if picture.width > FIGURE_WIDTH:
+        picture = picture.resize((FIGURE_WIDTH, round(picture.height * FIGURE_WIDTH / picture.width)))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def document(runs: Sequence[Run]) -> Document:
@@ -92,7 +135,9 @@ def document(runs: Sequence[Run]) -> Document:
         numbers += [line.numbers for line in lines]
     generated = any(k.measured.generated for reports in kept.values() for k in reports)
     world = ["measured on a generated world: these numbers must not stand beside published ones"] if generated else []
-    notes = [LEGEND, *world, *(f"warning: {warning}" for warning in _warnings(runs, kept))]
+    ordered = {protocol: standings(_groups(protocol, runs, kept)) for protocol in _protocols(kept)}
+    order = [f"{name}: {sentence(found)}" for name, found in ordered.items() if any(one.behind for one in found)]
+    notes = [LEGEND, *order, *world, *(f"warning: {warning}" for warning in _warnings(runs, kept))]
     return Document(tuple(tables), tuple(numbers), tuple(notes))
 
 
@@ -159,12 +204,21 @@ class Line:
 
 def _lines(protocol: str, runs: Sequence[Run], kept: Kept, names: Mapping[Path, str]) -> list[Line]:
     """Every run, then the mean of every group of several seeds, then the groups minus the first one."""
-    found = [(run, one) for run in runs for one in kept[run.path] if one.report.protocol == protocol]
-    made = groups((run, one) for run, one in found if not one.measured.untrained)
+    found = _found(protocol, runs, kept)
+    made = _groups(protocol, runs, kept)
     labels = {(run.path, one.file_name): group.label for group in made for run, one in group.found}
     lines = [_run_line(run, one, names[run.path], labels.get((run.path, one.file_name), "")) for run, one in found]
     lines += [_mean_line(group) for group in made if len(group.found) > 1]
     return lines + [_difference_line(one, protocol) for one in from_first(made)]
+
+
+def _found(protocol: str, runs: Sequence[Run], kept: Kept) -> list[Found]:
+    return [(run, one) for run in runs for one in kept[run.path] if one.report.protocol == protocol]
+
+
+def _groups(protocol: str, runs: Sequence[Run], kept: Kept) -> list[Group]:
+    """The groups of a protocol, without untrained networks."""
+    return groups((run, one) for run, one in _found(protocol, runs, kept) if not one.measured.untrained)
 
 
 def _run_line(run: Run, one: Measurement, name: str, group: str) -> Line:
@@ -222,25 +276,65 @@ def _how(report: Report) -> str:
     )
 
 
-def _run_section(run: Run, kept: Sequence[Measurement]) -> dict[str, Any]:
-    name, config = configuration(run)
+def _run_section(run: Run, kept: Sequence[Measurement], name: str) -> dict[str, Any]:
+    recipe_name, config = configuration(run)
     epochs = run.epochs()
     terms: dict[str, list[tuple[float, float]]] = {}
     for line in epochs:
         for term, value in line["terms"].items():
             terms.setdefault(term, []).append((line["epoch"] + 1, value))
-    shown = next((k for k in kept if k.examples and not k.measured.untrained), None)
+    shown_lists = next((k for k in kept if k.examples and not k.measured.untrained), None)
+    changed = differences(recipe(recipe_name).PAPER, config)
     return {
         "path": str(run.path),
+        "called": name,
         "name": run.facts.name,
         "chart": charts.lines(terms, x="epoch", y="terms of the objective"),
         "epochs": len(epochs),
         "facts": _facts(run),
-        "changed": differences(recipe(name).PAPER, config),
+        "changed": [line for path, values in changed.items() for line in _fields_of_change(path, *values)],
         "config": json.dumps(run.facts.config, indent=2, ensure_ascii=False),
-        "lists": _lists(shown) if shown else [],
-        "lists_protocol": shown.report.protocol if shown else None,
-        "breakdowns": [{"name": _name(run.path.name, k), **as_json(k.breakdown)} for k in kept if k.breakdown],
+        "measured": [_measured(name, one) for one in kept],
+        "lists": _lists(shown_lists) if shown_lists else [],
+        "lists_protocol": shown_lists.report.protocol if shown_lists else None,
+        "breakdowns": [
+            {"name": _name(run.path.name, k), "protocol": k.report.protocol, "pairs": camera_pairs(k.breakdown)}
+            | {"worst": as_json(k.breakdown.worst)}
+            for k in kept
+            if k.breakdown
+        ],
+    }
+
+
+def _fields_of_change(path: str, before: Any, after: Any) -> list[tuple[str, str, str]]:
+    """The lines of one changed field; a part that was exchanged has a line for each of its fields.
+
+    >>> _fields_of_change("crop", None, {"type": "PadCrop", "padding": 4})
+    [('crop', 'null', 'PadCrop'), ('crop.padding', '–', '4')]
+    """
+    old, new = (fields_of({path: value}) for value in (before, after))
+
+    def cell(fields: Mapping[str, Any], name: str) -> str:
+        return shown(fields[name]) if name in fields else MISSING
+
+    cells = [(name, cell(old, name), cell(new, name)) for name in dict.fromkeys((*old, *new))]
+    return [line for line in cells if line[1] != line[2]]
+
+
+def _measured(name: str, one: Measurement) -> dict[str, str]:
+    """What the numbers of one measurement depend on."""
+    how, report = one.measured, one.report
+    content = f", content {how.content}" if how.content else ""
+    return {
+        "protocol": report.protocol,
+        "name": _name(name, one),
+        "checkpoint": "before the first step" if how.untrained else f"{how.checkpoint}, {_epochs_of(how)}",
+        "data": f"{how.root}, fingerprint {how.fingerprint}{content}",
+        "how": f"{_how(report)} · precision {how.precision}",
+        "commit": how.git_commit or "installed package",
+        "hardware": how.hardware.words,
+        "started": how.started,
+        "command": how.command,
     }
 
 
@@ -305,7 +399,8 @@ def _name(name: str, kept: Measurement) -> str:
 
 
 def _epochs_of(measured: Circumstances) -> str:
-    return f"{measured.epochs} of {measured.planned} epochs"
+    planned = "" if measured.planned is None else f" of {measured.planned}"
+    return f"{measured.epochs}{planned} epochs"
 
 
 def _warnings(runs: Sequence[Run], kept: Kept) -> list[str]:
@@ -316,5 +411,10 @@ def _warnings(runs: Sequence[Run], kept: Kept) -> list[str]:
         if done < planned:
             found.append(f"{run.path} is not finished: it was trained for {done} of {planned} epochs")
     reports = [k.report for measured in kept.values() for k in measured if not k.measured.untrained]
-    found += [*incomparable(reports), *(f"{r.protocol}: {w}" for r in reports for w in r.warnings)]
+    about: dict[str, list[str]] = {}
+    for report in reports:
+        for warning in report.warnings:
+            about.setdefault(warning, []).append(report.protocol)
+    found += incomparable(reports)
+    found += [f"{', '.join(dict.fromkeys(protocols))}: {warning}" for warning, protocols in about.items()]
     return list(dict.fromkeys(found))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vireid.data.errors import BadInput
+from vireid.figures.kinds import DoesNotApply
 from vireid.training.progress import Progress, Quiet
 from vireid.training.run import Run, open_run
 
@@ -68,10 +69,10 @@ class Subject:
         """The pictures.
 
         Raises:
-            BadInput: none were named.
+            DoesNotApply: none were named.
         """
         if self.where is None:
-            raise BadInput("this figure needs pictures: --data LAYOUT:PATH")
+            raise DoesNotApply("this figure needs pictures: --data LAYOUT:PATH")
         return self.where
 
     @cached_property
@@ -94,12 +95,12 @@ class Subject:
         records, drawn = draw(asked, self.run)
         if len(drawn) > 1:
             raise BadInput(f"figures are drawn by one protocol; {name} stands for {len(drawn)}")
-        return records, *drawn[0]
+        return records.where(split="test").with_scaling(self.run.facts.data.scaling), *drawn[0]
 
     @property
     def records(self) -> Records:
         """The test pictures, N records in the order of `features`."""
-        return self._drawn[0].where(split="test").with_scaling(self.run.facts.data.scaling)
+        return self._drawn[0]
 
     @property
     def rules(self) -> Protocol:
@@ -121,11 +122,13 @@ class Subject:
     @cached_property
     def features(self) -> np.ndarray:
         """N×D float32, of length one for `samples`: what the protocol compares."""
+        from vireid.evaluation.embedding import fastest_device
         from vireid.experiments.embedding import Inference, embed_records
 
         place, model = self.place, self.model
         how = Inference(model.size, batch=place.batch, workers=place.workers, cache=place.cache, title=self.name)
-        return embed_records(model.network.embed, model.network, self.records, self.samples, how, self.progress)  # type: ignore[arg-type]
+        embedder = model.embedder(device=fastest_device())
+        return embed_records(embedder, self.records, self.samples, how, self.progress)
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -141,7 +144,7 @@ class Subject:
 
         if self.where is None:
             return self.run.facts.data.generated
-        return datasets.generated(self._drawn[0].root)
+        return datasets.generated(self.records.root)
 
     def says(self, *, protocol: bool = True) -> str:
         """The sentences of a caption that every figure ends with: run, data, protocol, seed and checkpoint."""
@@ -153,6 +156,25 @@ class Subject:
         by = f", protocol {self.rules.name}" if protocol else ""
         epochs = "" if self.where.untrained else f", {self.model.epochs} epochs"
         return f"{self.name}: {facts.name}, seed {facts.seed}, {state}{epochs}. Data: {self.place.data}{by} ({kind})."
+
+
+def known(
+    where: Where,
+    model: Model,
+    drawn: tuple[Records, Protocol, list[Trial]],
+    features: np.ndarray,
+) -> Subject:
+    """A subject whose network and features are there already: nothing is loaded or embedded again.
+
+    Args:
+        where: what captions say about the pictures; how they are loaded.
+        model: the network, in evaluation mode.
+        drawn: the records that are shown, the protocol, and its draws from them.
+        features: N×D float32, one for each record; zero for records that no draw uses.
+    """
+    made = Subject(model.run, model.run.path.resolve().name, where)
+    vars(made).update(model=model, _drawn=drawn, features=features)  # what the cached properties would compute
+    return made
 
 
 def subjects(

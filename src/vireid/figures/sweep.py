@@ -5,9 +5,10 @@ A curve also comes from the rows of a paper's parameter study, which are named `
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from vireid.evaluation.report import METRICS, SHORT
 from vireid.experiments.grouping import Group
 from vireid.experiments.rows import Comparison
 from vireid.experiments.sweep import Combination, Sweep
-from vireid.figures import charts
+from vireid.figures import drawing
+from vireid.figures.drawing import Figure
+from vireid.figures.kinds import DoesNotApply, curves
+from vireid.figures.measured import Point, says
 from vireid.figures.tables import (
     MISSING,
     Code,
@@ -25,7 +29,6 @@ from vireid.figures.tables import (
     numbers_of_difference,
     numbers_of_group,
     spread,
-    write,
 )
 
 COLUMNS = ("rank1", "map", "minp")  # for reading; files have all six metrics
@@ -34,13 +37,6 @@ STUDENT = "95 % is the half-width of the 95 % interval of the mean over seeds (S
 PAIRED = "differences are taken seed by seed; ± is the 95 % interval of their mean (Student's t)"
 OVER_IDENTITIES = "[ ] is the 95 % interval over the test identities (bootstrap), at these seeds"
 WORLD = "measured on a generated world: these numbers must not stand beside published ones"
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2733; margin: 0 auto; padding: 24px; max-width: 720px; }
-h1 { font-size: 20px; } p { color: #66717e; } td, th { padding: 3px 12px; text-align: right; }
-svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: #1d2733; }
-svg .tick, svg .axis { fill: #66717e; } svg .grid { stroke: #dfe4ea; }
-"""
 
 
 def swept(rows: Iterable[str]) -> dict[str, list[tuple[float, str]]]:
@@ -64,84 +60,52 @@ def swept(rows: Iterable[str]) -> dict[str, list[tuple[float, str]]]:
     return {parameter: sorted(points) for parameter, points in found.items()}
 
 
-def write_curve(
-    out: Path, points: Sequence[tuple[float, float, float]], *, parameter: str, notes: Sequence[str] = ()
-) -> Path:
-    """Rank-1 and mAP over a parameter, as an HTML page that needs no other file.
+def of_rows(found: Sequence[Comparison]) -> list[Figure]:
+    """A curve for each parameter that all rows of a table vary, from the rows that were measured.
 
-    Args:
-        out: the file; replaced whole or not at all.
-        points: (value, Rank-1, mAP) in percent, in any order.
-        parameter: what is varied.
-        notes: what a reader must know, a paragraph each.
-
-    Raises:
-        BadInput: the file cannot be written.
+    The paper's numbers are drawn too, but not beside those of a generated world.
     """
-    points = sorted(points)
-    chart = _chart({"": points}, parameter)
-    cells = "".join(f"<tr><td>{v:g}</td><td>{rank1:.2f}</td><td>{mean:.2f}</td></tr>" for v, rank1, mean in points)
-    table = f"<table><tr><th>{escape(parameter)}</th><th>Rank-1</th><th>mAP</th></tr>{cells}</table>"
-    return _write_page(out, parameter, notes, f"{chart}\n{table}\n")
-
-
-def _chart(series: Mapping[str, Sequence[tuple[float, float, float]]], parameter: str) -> str:
-    """Rank-1 and mAP over a parameter, for one or several series of (value, Rank-1, mAP), ascending in the value."""
-    every = [value for points in series.values() for point in points for value in point[1:] if math.isfinite(value)]
-    # The axis does not begin at 0, because the results of a sweep differ by a few percent only.
-    around = (max(0.0, math.floor(min(every)) - 1.0), min(100.0, math.ceil(max(every)) + 1.0)) if every else None
-    drawn = {}
-    for name, points in series.items():
-        told = f", {name}" if name else ""
-        drawn[f"Rank-1{told}"] = [(value, rank1) for value, rank1, _ in points]
-        drawn[f"mAP{told}"] = [(value, mean) for value, _, mean in points]
-    return charts.lines(drawn, x=parameter, y="%", y_range=around)
-
-
-def _write_page(out: Path, parameter: str, notes: Sequence[str], body: str) -> Path:
-    """Write a page about one parameter.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
-    page = (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(parameter)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n<h1>Rank-1 and mAP over {escape(parameter)}</h1>\n"
-        + "".join(f"<p>{escape(note)}</p>\n" for note in notes)
-        + f"{body}</body>\n</html>\n"
-    )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write {out}: {error.strerror}") from error
-    return write(out, page)
-
-
-def write_curves(directory: Path, found: Sequence[Comparison]) -> list[Path]:
-    """A page for each parameter that all rows of a table vary.
-
-    Args:
-        directory: where the pages are written.
-        found: rows with what was measured for them.
-    """
-    ours = {one.name: one.ours for one in found if one.ours}
-    pages = []
-    by_table: dict[str, list[str]] = {}
+    by_name = {one.name: one for one in found if one.ours}
+    tables: dict[str, list[str]] = {}
     for one in found:
-        by_table.setdefault(one.name.partition("/")[0], []).append(one.name)
-    varied = {name: rows for names in by_table.values() for name, rows in swept(names).items()}
-    for parameter, rows in varied.items():
-        measured = [(value, ours[row]) for value, row in rows if row in ours]
-        if len(measured) > 1:
-            points = [(value, one.metrics["rank1"], one.metrics["map"]) for value, one in measured]
-            protocols = sorted({one.protocol for _, one in measured})
-            extents = dict.fromkeys(one.extent for _, one in measured)
-            notes = [f"Measured by {', '.join(protocols)}; each point: {'; '.join(extents)}."]
-            if any(one.generated for _, one in measured):
-                notes.append("On a generated world: these numbers must not stand beside published ones.")
-            page = directory / f"{parameter}.html"
-            pages.append(write_curve(page, points, parameter=parameter.rpartition("/")[2], notes=notes))
-    return pages
+        tables.setdefault(one.name.partition("/")[0], []).append(one.name)
+    varied = {name: rows for names in tables.values() for name, rows in swept(names).items()}
+    drawn = {name: [(value, by_name[row]) for value, row in rows if row in by_name] for name, rows in varied.items()}
+    return [_of_parameter(name, points) for name, points in drawn.items() if len(points) > 1]
+
+
+def _of_parameter(name: str, rows: Sequence[tuple[float, Comparison]]) -> Figure:
+    table, _, parameter = name.rpartition("/")
+    ours = [(value, one.ours) for value, one in rows if one.ours]
+    told = {value: {name: one for name, one in row.published.items() if one is not None} for value, row in rows}
+    generated = any(one.generated for _, one in ours)
+    said = says([one for _, one in ours], "interval")
+    return curves.curves(
+        {"": [Point.of(value, one, "interval") for value, one in ours]},
+        x=parameter,
+        printed=[] if generated else [Point(value, metrics) for value, metrics in told.items() if metrics],
+        name=f"curves-{name.replace('/', '-')}",
+        caption=f"Rank-1 and mAP over {parameter}: {rows[0][1].recipe}, rows {table}. {said}",
+    )
+
+
+def write_curves(directory: Path, figures: Sequence[Figure], say: Callable[[str], None]) -> None:
+    """Write curves into a folder, and say where; without matplotlib, say how to have them.
+
+    The tables are what the verbs are asked for, so they do not fail where only the curves cannot be drawn.
+
+    Raises:
+        BadInput: a file cannot be written.
+    """
+    if not figures:
+        return
+    try:
+        drawing.matplotlib()
+    except BadInput as missing:
+        say(f"no curves: {missing}")
+        return
+    for file in drawing.write(figures, directory):
+        say(f"curves: {file}")
 
 
 def _number(text: str) -> float | None:
@@ -260,43 +224,15 @@ def _notes(swept: Sweep) -> Iterator[str]:
     yield from (f"failed: {title}: {reason}" for title, reason in swept.failed.items())
 
 
-def numeric(swept: Sweep) -> str | None:
-    """The one field that is varied over at least two numbers; None if there is none, or more than one."""
-    found = []
-    for name in swept.planned.fields:
-        values = [group.values.get(name) for groups in swept.groups.values() for group in groups.values()]
-        kept = [value for value in values if value is not None]
-        if len(set(map(str, kept))) > 1 and all(type(value) in (int, float) for value in kept):
-            found.append(name)
-    return found[0] if len(found) == 1 else None
+def of_sweep(swept: Sweep) -> list[Figure]:
+    """A figure for each protocol and each number that is varied, with a line for each combination of the other fields.
 
-
-def write_sweep(directory: Path, swept: Sweep) -> Path | None:
-    """The page of curves `DIRECTORY/FIELD.html`, if exactly one field is varied over numbers.
-
-    There is a chart for each protocol, and in it a pair of lines for each combination of the other fields.
-
-    Raises:
-        BadInput: the file cannot be written.
+    There is none where no two combinations differ in one number only.
     """
-    parameter = numeric(swept)
-    if parameter is None:
-        return None
-    body = ""
-    for protocol, measured in swept.groups.items():
-        series: dict[str, list[tuple[float, float, float]]] = {}
-        for combination in swept.planned.combinations:
-            group = measured.get(combination.label)
-            if group is None or (value := group.values.get(parameter)) is None:
-                continue
-            others = {name: text for name, text in combination.values.items() if name != parameter}
-            told = ", ".join(f"{name}={text}" for name, text in others.items() if text is not None)
-            metrics = group.ours.metrics
-            series.setdefault(told, []).append((float(value), metrics["rank1"], metrics["map"]))
-        chart = _chart({name: sorted(points) for name, points in series.items()}, parameter)
-        body += f"<h2>{escape(protocol)}</h2>\n{chart}\n"
-    notes = [
-        f"{swept.recipe}; each point is the mean over seeds.",
-        *([WORLD.capitalize() + "."] if swept.generated else []),
-    ]
-    return _write_page(directory / f"{parameter}.html", parameter, notes, body)
+    made = []
+    for protocol, groups in swept.groups.items():
+        own = f"-{protocol.replace('/', '-')}" if len(swept.groups) > 1 else ""
+        with contextlib.suppress(DoesNotApply):
+            found = curves.of_groups(list(groups.values()), curves.Choices())
+            made += [replace(figure, name=f"{figure.name}{own}") for figure in found]
+    return made

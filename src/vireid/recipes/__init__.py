@@ -6,6 +6,8 @@ gives a network with
 - `objective(batch) -> {term: scalar tensor}`,
 - `embed(images, modality) -> features`: N×3×H×W normalised images and N modalities to N×D, each of length one,
 - `embed_pooled(images, modality) -> features`, only if there is a feature before the neck to compare,
+- `maps(images, modality) -> {name: map}`, each N×C×h×w, only for figures that look into the network,
+- `by_branch(images, modality) -> {branch: (feature after the neck, logits)}`, for the same figures,
 - `new_parameters() -> [parameter]`: those that learn at the full rate,
 - `own_rates() -> {name: OwnRate}`, only if some parameters have a rate of their own (`vireid.training.optim.OwnRate`),
 - `before_training(batches)`, only where a memory starts from the features of all training pictures,

@@ -133,6 +133,11 @@ class AGW(nn.Module):
         """N×D features before the neck, each of length one."""
         return unit(self.encoder.pooled(images, modality))
 
+    def by_branch(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """N×D features after the neck and N×identities logits of the branch `global`, the only one."""
+        necked = self.encoder.neck(self.encoder.pooled(images, modality))
+        return {"global": (necked, self.classifier(necked))}
+
     def new_parameters(self) -> list[nn.Parameter]:
         """Neck and classifier: everything else learns at a tenth of the rate, as in the code."""
         return [*self.encoder.neck.parameters(), *self.classifier.parameters()]

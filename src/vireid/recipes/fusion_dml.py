@@ -201,7 +201,7 @@ class AdaptiveFusion(nn.Module):
             largest = x.detach().amax((2, 3)).clamp(min=pool.eps)
             powers = (x / largest[..., None, None]).pow(pool.p).flatten(2)
             shares = avg_pool2d(weights.to(x.dtype).clamp(min=0).pow(pool.p), cell)
-            mean = powers @ shares.expand(len(x), -1, -1, -1).flatten(2).transpose(1, 2) / powers.shape[2]
+            mean = powers @ shares.expand(x.shape[0], -1, -1, -1).flatten(2).transpose(1, 2) / powers.shape[2]
             return torch.maximum(mean[..., 0], (pool.eps / largest).pow(pool.p)).pow(1 / pool.p) * largest
 
     def reduced(self, maps: Maps) -> list[Tensor]:
@@ -428,6 +428,11 @@ class FusionDML(nn.Module):
     def embed_pooled(self, images: Tensor, modality: Tensor) -> Tensor:
         """N×D features of the same branch before the neck, each of length one."""
         return unit(self.branches(self.trunk_maps(images, modality))[self.embedding_branch])
+
+    def by_branch(self, images: Tensor, modality: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """N×D features after the neck and N×identities logits of each branch that has them, from the map `fusion`."""
+        necked = self.necked(self.branches(self.maps(images, modality)))
+        return {name: (necked[name], logits) for name, logits in self._classified(necked).items()}
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Necks, classifiers, learnt exponents and, with `fusion.full_rate`, the fusion."""

@@ -440,6 +440,10 @@ class PECA(nn.Module):
         """N×D features before the neck, each of length one."""
         return unit(self.features(images, modality)["pool"])
 
+    def by_branch(self, images: Tensor, modality: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """N×D features after the neck and N×identities logits of the branch `global`, the only one."""
+        return {"global": (necked := self.features(images, modality)["bn"], self.classifier(necked))}
+
     def before_training(self, batches: Iterable[Batch]) -> None:
         """Fill the memory by equation 7 and equation 8, from all pictures, unless `modality.start` is `first_seen`."""
         modality = self.config.modality

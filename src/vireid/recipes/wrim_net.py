@@ -347,7 +347,7 @@ class WRIMNet(nn.Module):
         # Whether the objective draws samples at random, so that the order of the samples matters.
         random_positives = isinstance(config.contrast, KeyInstance) and config.contrast.selection == "random"
         self.draws_samples = random_positives or config.ical is not None
-        trunk = config.training.trunk
+        trunk, auxiliary = config.training.trunk, config.auxiliary
         attention = other_attention(config.attention, trunk)
         self.stem = Stem(trunk)
         self.stages = Stages(trunk, last_stride=config.last_stride, **attention)
@@ -357,7 +357,6 @@ class WRIMNet(nn.Module):
             if kind is not None:
                 self.miims[f"stage{stage}"] = PerModality(make) if kind == "separate" else make()
         *_, middle, last = self.stages.channels
-        auxiliary = config.auxiliary
         widths = dict.fromkeys(branch_names("", config.parts), last)
         if auxiliary:
             widths |= dict.fromkeys(branch_names("auxiliary_", auxiliary.parts), middle)
@@ -380,8 +379,7 @@ class WRIMNet(nn.Module):
 
     def maps(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
         """N×3×H×W images to the maps `stem`, `stage1` … `stage4` after their MIIMs, `stage1_before` … before them."""
-        found = {"stem": self.stem(images)}
-        x = found["stem"]
+        found = {"stem": (x := self.stem(images))}
         for number in (1, 2, 3, 4):
             found[f"stage{number}_before"] = x = self.stages.stage(number, x)
             if (key := f"stage{number}") in self.miims:
@@ -450,6 +448,11 @@ class WRIMNet(nn.Module):
     def embed_pooled(self, images: Tensor, modality: Tensor) -> Tensor:
         """N×D, the branches before their necks, joined in the same way."""
         return self._joined(self.pooled(images, modality))
+
+    def by_branch(self, images: Tensor, modality: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """N×D features after the neck and N×identities logits of each branch, in the order of `pooled`."""
+        necked = self.necked(self.pooled(images, modality))
+        return {n: (f, self.get_submodule(f"branches.{n}.classifier")(f)) for n, f in necked.items()}
 
     def _joined(self, features: Mapping[str, Tensor]) -> Tensor:
         """The branches side by side, of length one as a whole."""

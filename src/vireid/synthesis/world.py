@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,17 @@ from vireid.data.size import Size
 from vireid.data.stored import write_text
 from vireid.synthesis import layout as layouts
 from vireid.synthesis import thermal
-from vireid.synthesis.camera import Place, Sensor, develop, draw_place, draw_sensor, draw_view, metering, setting
+from vireid.synthesis.camera import (
+    Place,
+    Sensor,
+    View,
+    develop,
+    draw_place,
+    draw_sensor,
+    draw_view,
+    metering,
+    setting,
+)
 from vireid.synthesis.figure import Figure, add_person, as_stranger
 from vireid.synthesis.garment import Material, Strengths, draw_outfit
 from vireid.synthesis.person import (
@@ -42,7 +52,7 @@ from vireid.synthesis.person import (
     draw_skin,
     skeleton,
 )
-from vireid.synthesis.render import render
+from vireid.synthesis.render import SAMPLES, nearest, render
 
 PERSON_STREAM, FAMILY_STREAM, PLACE_STREAM, SENSOR_STREAM, MOMENT_STREAM, PLAN_STREAM = range(6)
 FACTORS = ("colour_shortcut", "look_alikes", "one_sided_detail", "sensor_gap", "occlusion")
@@ -143,6 +153,28 @@ def _camera(world: World, camera: int, infrared: bool) -> tuple[Place, Sensor]:
     return place, draw_sensor(stream, strengths.nuisance, strengths.sensor_gap, infrared=infrared)
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What a picture shows, and the camera that takes it.
+
+    Attributes:
+        tables: `parts` and `surfaces` of the ray caster.
+        own: the first parts, as many as this, are the person. Those of passers-by and of things come after them.
+        setting: the table `setting` of the ray caster.
+        gain: exposure gain.
+        sensor, view: of the picture.
+        rng: draws the noise.
+    """
+
+    tables: tuple[np.ndarray, np.ndarray]
+    own: int
+    setting: np.ndarray
+    gain: float
+    sensor: Sensor
+    view: View
+    rng: np.random.Generator
+
+
 def render_person(
     world: World, identity: int, *, camera: int, modality: Modality | int, moment: int, size: Size | tuple[int, int]
 ) -> np.ndarray:
@@ -162,6 +194,34 @@ def render_person(
     Raises:
         BadInput: the world has no such identity, or the modality is neither visible nor infrared.
     """
+    scene = _scene(world, identity, camera, modality, moment)
+    light = render(*scene.tables, scene.setting, int(size[0]), int(size[1]))
+    return develop(light, scene.sensor, scene.view, scene.rng, gain=scene.gain)
+
+
+def render_mask(
+    world: World, identity: int, *, camera: int, modality: Modality | int, moment: int, size: Size | tuple[int, int]
+) -> np.ndarray:
+    """Where the person is in the picture that `render_person` gives for the same arguments.
+
+    Args:
+        world, identity, camera, modality, moment, size: see `render_person`.
+
+    Returns:
+        height×width float32, the share of each pixel that the person covers, 0 to 1 in steps of ¼. What stands in front
+        of the person, other people and the shadow on the floor do not belong to it.
+
+    Raises:
+        BadInput: as `render_person`.
+    """
+    scene, (height, width) = _scene(world, identity, camera, modality, moment), size
+    which, _ = nearest(scene.tables[0], scene.setting, SAMPLES * int(height), SAMPLES * int(width))
+    own = (which >= 0) & (which < scene.own)
+    return own.reshape(int(height), SAMPLES, int(width), SAMPLES).mean(axis=(1, 3), dtype=np.float32)
+
+
+def _scene(world: World, identity: int, camera: int, modality: Modality | int, moment: int) -> _Scene:
+    """The scene of one picture, see `render_person`."""
     if modality not in (Modality.VISIBLE, Modality.INFRARED):
         raise BadInput(f"modality {modality!r} cannot be rendered; choices: visible, infrared")
     infrared = modality == Modality.INFRARED
@@ -176,14 +236,14 @@ def render_person(
     bones = skeleton(who.body, draw_pose(rng, who.body, strengths.nuisance))
     figure = Figure(infrared=infrared, face=1.0 - heat * (1.0 - thermal.FACE_CONTRAST))
     add_person(figure, who, bones)
+    own = len(figure.tables()[0])
     _add_occluders(figure, rng, strengths, heat=heat)
     numbers = setting(place, sensor, view, bones.points(), gap)
     gain = metering(numbers)
     if heat:
         thermal.glow(numbers, heat)
         gain = thermal.gain(view, heat, gain)
-    light = render(*figure.tables(), numbers, int(size[0]), int(size[1]))
-    return develop(light, sensor, view, rng, gain=gain)
+    return _Scene(figure.tables(), own, numbers, gain, sensor, view, rng)
 
 
 def _add_occluders(figure: Figure, rng: np.random.Generator, strengths: Strengths, *, heat: float) -> None:
@@ -274,9 +334,9 @@ def write_world(
     chosen = plan(world, layout, pictures=pictures, published_counts=published_counts, tested=tested)
     usual = "thermal" if layout == "regdb" else "near"
     peopled = replace(world, identities=chosen.identities, infrared=world.infrared or usual)
-    mark = _mark(peopled, layout, size)
-    asked = f"published counts: {published_counts}, test identities: {tested}"
-    _check_free(root, begun := f"{mark}{len(chosen.pictures)} pictures, {asked}\n")
+    asked = {"pictures": pictures, "published_counts": published_counts, "tested": tested}
+    mark = _mark(peopled, layout, size, asked)
+    _check_free(root, begun := f"{mark}{len(chosen.pictures)} pictures\n")
     chunks = [
         (root, peopled, size, chosen.pictures[start : start + CHUNK]) for start in range(0, len(chosen.pictures), CHUNK)
     ]
@@ -345,9 +405,12 @@ def _write_lists(root: Path, texts: Mapping[str, str]) -> None:
     os.replace(unfinished, root / folder)
 
 
-def _mark(world: World, layout: str, size: Size) -> str:
-    """The text of a file that marks the folder as generated, so that its numbers are not taken for real ones."""
-    facts = {"generated": True, "layout": layout, "size": str(size), **asdict(world)}
+def _mark(world: World, layout: str, size: Size, asked: Mapping[str, int | bool | None]) -> str:
+    """The text of a file that marks the folder as generated, so that its numbers are not taken for real ones.
+
+    It holds everything that the pictures are a function of: `masks` plans and renders them again.
+    """
+    facts = {"generated": True, "layout": layout, "size": str(size), **asdict(world), "plan": asked}
     return json.dumps(facts, indent=2) + "\n"
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
@@ -153,6 +154,41 @@ class Journal:
             self.accelerator.log(numbers, step=epoch)
         except Exception as error:  # each tracker has exceptions of its own
             self.progress.say(f"the tracker failed at epoch {epoch + 1}, {self.run.log} has it: {_first_line(error)}")
+
+
+def track_images(accelerator: Accelerator, images: Mapping[str, np.ndarray], epoch: int, progress: Progress) -> None:
+    """Send images to the tracker, where they stand at their epoch. A tracker that fails does not stop the training.
+
+    Args:
+        accelerator: its tracker has begun.
+        images: name → H×W×3 uint8.
+        epoch: counted from 0.
+        progress: where it is said that the tracker failed.
+    """
+    named = {f"figure/{name}": image for name, image in images.items()}
+    for tracker in accelerator.trackers:
+        try:
+            _SEND[tracker.name](tracker, named, epoch)
+        except Exception as error:  # each tracker has exceptions of its own
+            progress.say(f"the tracker failed at epoch {epoch + 1}, and has no figures of it: {_first_line(error)}")
+
+
+def _to_tensorboard(tracker: Any, images: Mapping[str, np.ndarray], epoch: int) -> None:
+    tracker.log_images({name: image[None] for name, image in images.items()}, epoch, dataformats="NHWC")
+
+
+def _to_wandb(tracker: Any, images: Mapping[str, np.ndarray], epoch: int) -> None:
+    tracker.log_images({name: [image] for name, image in images.items()}, epoch)
+
+
+def _to_mlflow(tracker: Any, images: Mapping[str, np.ndarray], epoch: int) -> None:
+    import mlflow  # type: ignore[import-not-found]
+
+    for name, image in images.items():
+        mlflow.log_image(image, key=name, step=epoch)
+
+
+_SEND = {"tensorboard": _to_tensorboard, "wandb": _to_wandb, "mlflow": _to_mlflow}
 
 
 def hyper_parameters(facts: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

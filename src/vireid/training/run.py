@@ -7,6 +7,7 @@ RUN/
 ├─ best.pt         the weights of the best epoch, if epochs were validated
 ├─ plugins/      copies of the plug-ins, if there were any
 ├─ reports/        what `vireid test` measured, one JSON file for each protocol
+├─ queries/        the result of each query, one file of arrays for each report
 └─ tensorboard/    what the tracker `tensorboard` wrote, if it was asked for
 """
 
@@ -35,6 +36,7 @@ from vireid.training.configuration import digest
 
 FORMAT = 2
 LOCK = ".lock"
+EXPORTED = "export.json"  # in the directory of an exported model; its entry `run` is the run's `run.json`
 PACKAGE = Path(__file__).resolve().parents[1]
 
 # --- facts ------------------------------------------------------------------------------------------------------------
@@ -341,6 +343,11 @@ class Run:
         return self.path / "best.pt"
 
     @property
+    def exported(self) -> bool:
+        """Whether the directory is that of an exported model: it has reports, and nothing of the training."""
+        return (self.path / EXPORTED).is_file()
+
+    @property
     def log(self) -> Path:
         """One JSON line for each epoch."""
         return self.path / "log.jsonl"
@@ -349,6 +356,11 @@ class Run:
     def reports(self) -> Path:
         """The folder of measurements."""
         return self.path / "reports"
+
+    @property
+    def queries(self) -> Path:
+        """The folder of the results of single queries."""
+        return self.path / "queries"
 
     def epochs(self) -> list[dict[str, Any]]:
         """The epochs logged so far. A last line that a killed process left unfinished is skipped."""
@@ -442,16 +454,20 @@ def _write(path: Path, facts: RunFacts) -> None:
 
 
 def open_run(path: Path) -> Run:
-    """The run in `path`.
+    """The run in `path`, or the run that the exported model in `path` came from.
 
     Raises:
         BadInput: there is no run, its `run.json` cannot be read or has another format, or a field is missing, unknown
             or of a wrong type. The sentence names the file and the field.
     """
     file = Path(path) / "run.json"
-    if not file.is_file():
+    if (exported := Path(path) / EXPORTED).is_file():
+        found = read_json(exported)
+        file, values = exported, found.get("run") if isinstance(found, dict) else None
+    elif not file.is_file():
         raise BadInput(f"{path} is not a run directory: it has no run.json (vireid train … --run {path} makes one)")
-    values = read_json(file)
+    else:
+        values = read_json(file)
     if isinstance(values, dict):
         if "format" not in values:
             values = _from_format_1(values)

@@ -38,7 +38,9 @@ def train(
         progress: True shows what the command line shows; nothing is printed otherwise.
         options: the other fields of `vireid.experiments.train.TrainOptions`: `set` (a mapping from field to value,
             such as `{"trunk": "tiny", "size": "96x48", "epochs": 2}`), `config`, `resume`, `extend`, `fold`, `workers`,
-            `cache`, `checkpoint_steps`, `skip_unreadable`, `validate_every`, `validate_on`, `allow_overlap`, `tracker`.
+            `cache`, `checkpoint_steps`, `skip_unreadable`, `validate_every`, `validate_on`, `allow_overlap`, `tracker`,
+            `tracker_figures`. With `tracker` and `validate_every`, the tracker gets figures too, if matplotlib is
+            installed.
 
     Returns:
         The run; `run.path` is its directory, `run.epochs()` its log.
@@ -48,8 +50,10 @@ def train(
     """
     from vireid.experiments.train import TrainOptions
     from vireid.experiments.train import train as do
+    from vireid.figures.live import Live
 
-    return do(_asked(TrainOptions, "train", recipe=recipe, data=data, run=run, **options), _progress(progress))
+    told = _progress(progress)
+    return do(_asked(TrainOptions, "train", recipe=recipe, data=data, run=run, **options), told, Live(told))
 
 
 def test(

@@ -1,0 +1,70 @@
+"""What is tested with a real Milvus server: `python -m tests.gallery.real FOLDER`, in a network namespace of its own.
+
+`tests/gallery/test_stores.py` calls it. It runs the suite, several writers at a time, and a server that is killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from pathlib import Path
+
+from tests.gallery import servers
+from tests.gallery.rows import MODEL, WIDTH, nearest, row, unit
+from tests.gallery.test_stores import VISIBLE, run
+from vireid.gallery.store import Store
+from vireid.gallery.store import open as open_gallery
+
+PORT = 19530
+
+
+def main(folder: Path) -> None:
+    with servers.milvus(folder / "data", PORT) as process:
+        run("milvus", lambda name: _open(folder, name), examples=3, steps=8)
+        _ties(folder)
+        _writers(folder)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with servers.milvus(folder / "data", PORT), _open(folder, "writers") as store:
+        assert store.count() == 400, "acknowledged rows were lost when the server was killed"
+    print("all answers equal")
+
+
+def _open(folder: Path, name: str) -> Store:
+    url = f"milvus://127.0.0.1:{PORT}/{name}?thumbnails={folder}/thumbnails"
+    return open_gallery(url, model=MODEL, width=WIDTH)
+
+
+def _ties(folder: Path) -> None:
+    one = unit(1, seed=8)[0]
+    rows = [row(2 * n, one) for n in range(150)]
+    with _open(folder, "ties") as store:
+        store.upsert(rows)
+        for top in (1, 20, 150):
+            (found,) = store.search(one[None], top, VISIBLE)
+            assert [(hit.id, hit.score) for hit in found] == nearest(rows, one, top, VISIBLE)
+
+
+def _writers(folder: Path) -> None:
+    """Four processes make the gallery at once and write into it. Each row is there, and each shared row once."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_write, args=(folder, n)) for n in range(4)]
+    for one in processes:
+        one.start()
+    for one in processes:
+        one.join(120)
+    assert [one.exitcode for one in processes] == [0] * 4
+    with _open(folder, "writers") as store:
+        assert store.count() == 400
+
+
+def _write(folder: Path, which: int) -> None:
+    with _open(folder, "writers") as store:
+        for start in range(0, 100, 10):
+            store.upsert([row(100 * which + start + n) for n in range(10)])
+            store.upsert([row(n) for n in range(5)])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
