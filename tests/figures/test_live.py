@@ -154,7 +154,7 @@ def test_every_validation_shows_the_same_queries(worlds, tmp_path):
             (figure,) = DRAWINGS[name](subject)
             found = figure.numbers
             queries[name].append(
-                [one["query"] for one in found["rows"]] if name == "ranked" else found["pictures"][::2]
+                [one["query"] for one in found["lists"]] if name == "ranked" else found["pictures"][::2]
             )
             return [figure]
 

@@ -17,7 +17,7 @@ from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.gallery import milvus
 from vireid.gallery.milvus import Address, sure_candidates
-from vireid.gallery.product import scores
+from vireid.gallery.product import float32_error, scores
 from vireid.gallery.row import EARLIEST, LATEST, Where
 from vireid.gallery.store import open as open_gallery
 from vireid.gallery.thumbnails import Thumbnails
@@ -111,7 +111,7 @@ def test_acknowledged_rows_survive_a_server_that_is_killed(tmp_path: Path) -> No
 
 
 class Jumbled:
-    """A server that gives the float32 products, and orders equal ones differently for each limit."""
+    """A server that is as far from the exact scores as float32 may be, and orders equal ones anew for each limit."""
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = vectors
@@ -121,7 +121,8 @@ class Jumbled:
         self.limits.append(limit)
         found = []
         for query in queries:
-            products = self.vectors @ query
+            off = np.random.default_rng(3).uniform(-0.9, 0.9, len(self.vectors)) * float32_error(WIDTH)
+            products = (scores(query, self.vectors) + off).astype(np.float32)
             order = np.random.default_rng(limit).permutation(len(products))
             order = order[np.argsort(-products[order], kind="stable")][:limit]
             found.append([(str(n), float(products[n])) for n in order])

@@ -51,7 +51,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw, write, and say what was written."""
-    from vireid.figures.draw import draw
+    from vireid.figures.of_runs import draw
     from vireid.figures.drawing import matplotlib
     from vireid.training.progress import Terminal
 

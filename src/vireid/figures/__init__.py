@@ -11,7 +11,7 @@ from typing import Any
 _DRAWING = {
     "Figure": "vireid.figures.drawing",
     "Look": "vireid.figures.drawing",
-    "draw": "vireid.figures.draw",
+    "draw": "vireid.figures.of_runs",
     "write": "vireid.figures.drawing",
 }
 

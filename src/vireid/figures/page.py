@@ -65,7 +65,7 @@ def write_page(
         runs: run directories, each trained and tested.
         title: the page's heading.
         sheet: a PNG or JPEG with examples of the pictures.
-        figures: what `vireid.figures.draw` drew of these runs.
+        figures: what `vireid.figures.of_runs.draw` drew of these runs.
         notes: sentences about the figures, such as which ones are missing.
 
     Raises:

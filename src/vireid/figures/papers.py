@@ -14,7 +14,7 @@ from vireid.data.stored import from_values
 from vireid.experiments.reproduce import applicable, rows_of
 from vireid.experiments.rows import Found, changes, plain_measurements, protocol_of
 from vireid.experiments.trainings import Pictures
-from vireid.figures.draw import assigned
+from vireid.figures.of_runs import assigned
 from vireid.figures.drawing import Figure
 from vireid.figures.kinds import DoesNotApply, kind
 from vireid.figures.subject import Subject, Where

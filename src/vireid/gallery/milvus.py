@@ -261,9 +261,7 @@ class MilvusStore:
         name = self._address.name
         known = [one for one in self._call("list_collections") if re.fullmatch(rf"{name}_[0-9a-f]{{16,64}}", one)]
         if len(known) > 1:
-            raise BadInput(
-                f"{self._address.uri} has the gallery {name} of several models: {', '.join(sorted(known))}"
-            )
+            raise BadInput(f"{self._address.uri} has the gallery {name} of several models: {', '.join(sorted(known))}")
         if known:
             return known[0]
         if made is None:

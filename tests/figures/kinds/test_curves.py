@@ -11,7 +11,7 @@ import pytest
 
 from tests.figures.invented import invented, measured
 from vireid.data.errors import BadInput
-from vireid.figures.draw import draw
+from vireid.figures.of_runs import draw
 from vireid.figures.drawing import Look
 from vireid.figures.kinds import DoesNotApply
 from vireid.figures.kinds.curves import PRINTED, curves

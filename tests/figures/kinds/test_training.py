@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vireid.cli.main import main
-from vireid.figures.draw import draw
+from vireid.figures.of_runs import draw
 from vireid.figures.drawing import Look
 from vireid.figures.kinds import DoesNotApply
 from vireid.figures.kinds.training import curves, joined, training
