@@ -25,7 +25,7 @@ SINGLE = "sysu-mm01/all/single"
 @pytest.fixture
 def copy(agw, tmp_path) -> Path:
     """An export that a test may change."""
-    return Path(shutil.copytree(agw.export, tmp_path / "copy"))
+    return Path(shutil.copytree(agw.export, tmp_path / "copy", ignore=shutil.ignore_patterns("reports", "queries")))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import sys
 from pathlib import Path
 
@@ -24,8 +23,7 @@ def main(folder: Path) -> None:
         run("milvus", lambda name: _open(folder, name), examples=3, steps=8)
         _ties(folder)
         _writers(folder)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        servers.kill(process)
     with servers.milvus(folder / "data", PORT), _open(folder, "writers") as store:
         assert store.count() == 400, "acknowledged rows were lost when the server was killed"
     print("all answers equal")

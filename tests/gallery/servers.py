@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -39,9 +40,17 @@ def milvus(folder: Path, port: int) -> Iterator[subprocess.Popen]:
 
 
 def in_a_namespace(command: list[str | Path], *, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run a command in a network namespace that has the loopback address and nothing else."""
+    """Run a command in a network namespace that has the loopback address and nothing else.
+
+    Its processes are in a namespace as well: none of them outlives the command.
+    """
     inner = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
-    return subprocess.run(["unshare", "-n", *inner], capture_output=True, text=True, timeout=seconds)
+    return subprocess.run(
+        ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", *inner],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
 
 
 def has_namespaces() -> bool:
@@ -63,12 +72,26 @@ def _server(command: list, log: Path, port: int, *, seconds: float) -> Iterator[
             time.sleep(0.1)
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _stop(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill a server, and what it has started: Milvus's program is a child of the process that was started here."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """Ask a server and what it has started to end; after 20 seconds, kill them."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            process.poll()  # else it stays as a zombie, and the group exists
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _answers(port: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -89,8 +88,7 @@ def test_acknowledged_rows_survive_a_server_that_is_killed(tmp_path: Path) -> No
     with server as (_, process), open_gallery(url, model=MODEL, width=WIDTH) as store:
         store.upsert(rows)
         store.delete([row(0).id])
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        servers.kill(process)
     with servers.lite(tmp_path / "data", port), open_gallery(url) as store:
         assert (store.facts().model, store.facts().width) == (MODEL, WIDTH)
         found = store.get([one.id for one in rows])

@@ -198,11 +198,12 @@ def test_an_id_without_a_row_has_no_thumbnail(opened: Open) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not servers.MILVUS.exists(), reason="the package milvus is not installed")
 @pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare to make a network namespace")
 def test_milvus_itself_answers_like_a_dictionary(tmp_path: Path) -> None:
     if not servers.has_namespaces():
         pytest.skip("network namespaces are not allowed here")
-    done = servers.in_a_namespace([sys.executable, "-m", "tests.gallery.real", tmp_path], seconds=900)
+    done = servers.in_a_namespace([sys.executable, "-m", "tests.gallery.real", tmp_path], seconds=850)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "all answers equal" in done.stdout

@@ -194,8 +194,8 @@ def run_report(options: argparse.Namespace) -> None:
 def figures_of(runs: list[Run], options: argparse.Namespace) -> tuple[list[Figure], list[str]]:
     """The figures of a page, and what is said about those that are missing."""
     from vireid.experiments.measurement import measurements
-    from vireid.figures.of_runs import draw
     from vireid.figures.drawing import matplotlib
+    from vireid.figures.of_runs import draw
     from vireid.figures.page import names_of
     from vireid.training.progress import Terminal
 

@@ -51,8 +51,8 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw, write, and say what was written."""
-    from vireid.figures.of_runs import draw
     from vireid.figures.drawing import matplotlib
+    from vireid.figures.of_runs import draw
     from vireid.training.progress import Terminal
 
     matplotlib()  # says at once if it is missing

@@ -14,9 +14,9 @@ from vireid.data.stored import from_values
 from vireid.experiments.reproduce import applicable, rows_of
 from vireid.experiments.rows import Found, changes, plain_measurements, protocol_of
 from vireid.experiments.trainings import Pictures
-from vireid.figures.of_runs import assigned
 from vireid.figures.drawing import Figure
 from vireid.figures.kinds import DoesNotApply, kind
+from vireid.figures.of_runs import assigned
 from vireid.figures.subject import Subject, Where
 from vireid.recipes import Row
 from vireid.training.configuration import digest, to_json, with_fields

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.figures.invented import invented, measured
 from vireid.experiments.cost import cost as counted
-from vireid.figures.of_runs import draw
 from vireid.figures.drawing import Look
 from vireid.figures.kinds.cost import cost, place
 from vireid.figures.measured import Point
+from vireid.figures.of_runs import draw
 
 PROTOCOL = "sysu-mm01/all/single"
 SMALL = ("trunk=tiny", "size=64x32")

@@ -11,11 +11,11 @@ import pytest
 
 from tests.figures.invented import invented, measured
 from vireid.data.errors import BadInput
-from vireid.figures.of_runs import draw
 from vireid.figures.drawing import Look
 from vireid.figures.kinds import DoesNotApply
 from vireid.figures.kinds.curves import PRINTED, curves
 from vireid.figures.measured import Point
+from vireid.figures.of_runs import draw
 
 PROTOCOL = "sysu-mm01/all/single"
 

@@ -11,10 +11,10 @@ import vireid.figures
 from tests.oracles import separation as oracle
 from vireid.data.errors import BadInput
 from vireid.evaluation.pairs import overlap, pair_distances
-from vireid.figures.of_runs import draw
 from vireid.figures.drawing import Look
 from vireid.figures.kinds import DoesNotApply
 from vireid.figures.kinds.distances import density
+from vireid.figures.of_runs import draw
 from vireid.figures.subject import Where, subjects
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from vireid.cli.main import main
-from vireid.figures.of_runs import draw
 from vireid.figures.drawing import Look
 from vireid.figures.kinds import DoesNotApply
 from vireid.figures.kinds.training import curves, joined, training
+from vireid.figures.of_runs import draw
 from vireid.training.run import create, open_run
 
 

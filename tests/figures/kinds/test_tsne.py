@@ -11,9 +11,9 @@ import pytest
 import vireid.figures
 from vireid.data.errors import BadInput
 from vireid.evaluation.separation import separation
-from vireid.figures.of_runs import draw
 from vireid.figures.drawing import Look
 from vireid.figures.kinds import DoesNotApply
+from vireid.figures.of_runs import draw
 from vireid.figures.subject import Where, subjects
 
 
