@@ -151,10 +151,11 @@ def test_the_command_says_what_it_wrote(quick, tmp_path, capsys):
     assert found(torch.zeros(0, 3, 64, 32, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)).shape == (0, 256)
 
 
-def test_a_recipe_from_a_plugin_is_not_needed_to_use_its_export(copy, pictures):
+def test_a_recipe_from_a_plugin_is_not_needed_to_use_its_export(copy, pictures, worlds):
     """`export.json` says that the recipe came from a plug-in. The run itself would ask for it."""
     stored = json.loads((copy / "export.json").read_text())
     facts = {"name": "mine", "file": "/gone/mine.py", "sha256": "0" * 64, "holds": ["recipe mine"], "package": ""}
     stored["run"] |= {"recipe": "mine", "plugins": [facts]}
     (copy / "export.json").write_text(json.dumps(stored))
     assert vireid.load(copy).embed(pictures, 1).shape == (5, 256)
+    assert vireid.test(copy, data=f"sysu-mm01:{worlds['sysu-mm01']}", protocols=SINGLE, workers=1)

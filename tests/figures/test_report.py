@@ -161,9 +161,9 @@ def test_figures_stand_in_the_page_for_light_and_dark_with_their_captions(three,
 def test_the_program_draws_the_figures_that_need_no_pictures(three, tmp_path, capsys):
     runs = [str(run.path) for run in three[0]]
     file = tmp_path / "r.html"
-    assert main(["report", *runs, "--out", str(file), "--figure", "training"]) == 0
+    assert main(["report", *runs, "--out", str(file)]) == 0
     text = file.read_text("utf-8")
-    assert 'alt="figure training' in text and "vireid report RUN… --data LAYOUT:PATH" in text
+    assert 'alt="figure training' in text and "tsne: pictures are needed: --data LAYOUT:PATH" in text
 
 
 def test_without_matplotlib_the_report_says_what_is_missing(three, tmp_path):

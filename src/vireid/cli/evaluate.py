@@ -205,5 +205,5 @@ def figures_of(runs: list[Run], options: argparse.Namespace) -> tuple[list[Figur
         return [], [f"Figures are left out: {missing}."]
     names = list(names_of(runs, {run.path: measurements(run) for run in runs}).values())
     how = {"figures": options.figure, "workers": options.workers, "cache": options.cache, "progress": Terminal()}
-    notes = [] if options.data else ["Figures that need pictures are left out: vireid report RUN… --data LAYOUT:PATH"]
-    return draw(runs, data=options.data, names=names, **how), notes
+    notes: list[str] = []
+    return draw(runs, data=options.data, names=names, say=notes.append, **how), notes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vireid.data.errors import BadInput
 from vireid.figures.drawing import Figure
 from vireid.figures.kinds import DoesNotApply, kind, kinds
-from vireid.figures.subject import Subject, Where, subjects
+from vireid.figures.subject import Where, subjects
 from vireid.training.configuration import with_fields
 from vireid.training.progress import Progress, Quiet
 from vireid.training.run import Run
@@ -29,6 +29,7 @@ def draw(
     workers: int = 2,
     cache: Path | None = None,
     progress: Progress = Quiet(),  # noqa: B008 has no state
+    say: Callable[[str], None] | None = None,
 ) -> list[Figure]:
     """Figures of runs. Nothing is written; see `vireid.figures.write`.
 
@@ -39,7 +40,8 @@ def draw(
         set: what to change of the kinds' choices, as `KIND.FIELD=VALUE`.
         names: what the runs are called in the figures, one for each.
         protocol, checkpoint, untrained, fold, workers, cache: see `vireid.figures.subject.Where`.
-        progress: where bars are shown, and where it is said which kinds do not apply.
+        progress: where bars are shown.
+        say: is told which kinds do not apply and why, a sentence for each reason; None: `progress`.
 
     Raises:
         BadInput: a run, the data or a choice cannot be used, or a kind that was named does not apply.
@@ -50,7 +52,18 @@ def draw(
     if data is not None:
         place = Where(data, protocol, checkpoint, untrained, fold, workers=workers, cache=cache)
     about = subjects(runs, place, names, progress)
-    return [one for name in asked for one in _of_kind(name, about, chosen[name], progress, named=bool(figures))]
+    made: list[Figure] = []
+    left_out: dict[str, list[str]] = {}
+    for name in asked:
+        try:
+            made += kind(name).figures(about, chosen[name])
+        except DoesNotApply as reason:
+            if figures:
+                raise
+            left_out.setdefault(str(reason), []).append(name)
+    for reason, without in left_out.items():
+        (say or progress.say)(f"not drawn: {', '.join(without)}: {reason}")
+    return made
 
 
 def choices(asked: Sequence[str], set: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -84,13 +97,3 @@ def assigned(asked: Sequence[str], set: Sequence[str] | Mapping[str, Any]) -> di
         name: own if isinstance(set, Mapping) else [f"{field}={value}" for field, value in own.items()]
         for name, own in found.items()
     }
-
-
-def _of_kind(name: str, about: list[Subject], chosen: Any, progress: Progress, *, named: bool) -> list[Figure]:
-    try:
-        return kind(name).figures(about, chosen)
-    except DoesNotApply as reason:
-        if named:
-            raise
-        progress.say(f"not drawn: {name}: {reason}")
-        return []

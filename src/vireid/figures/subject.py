@@ -72,7 +72,7 @@ class Subject:
             DoesNotApply: none were named.
         """
         if self.where is None:
-            raise DoesNotApply("this figure needs pictures: --data LAYOUT:PATH")
+            raise DoesNotApply("pictures are needed: --data LAYOUT:PATH")
         return self.where
 
     @cached_property

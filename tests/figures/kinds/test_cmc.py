@@ -142,4 +142,4 @@ def test_a_band_and_the_dash_of_each_line_are_drawn(about):
 def test_without_pictures_it_is_left_out(runs, capsys, tmp_path: Path):
     given = ["figures", str(runs["regdb"]), "--out", str(tmp_path), "--format", "svg"]
     assert main(given) == 0
-    assert "not drawn: cmc: this figure needs pictures" in capsys.readouterr().err
+    assert "cmc, distances, ranked, tsne: pictures are needed: --data LAYOUT:PATH" in capsys.readouterr().err
