@@ -35,7 +35,7 @@ def milvus(folder: Path, port: int) -> Iterator[subprocess.Popen]:
     if [name for _, name in socket.if_nameindex()] != ["lo"]:
         raise RuntimeError("Milvus is only started in a network namespace without a network")
     command = [MILVUS, "--data", folder, "--proxy-port", str(port)]
-    with _server(command, folder.with_suffix(".log"), port, seconds=400) as process:
+    with _server(command, folder.with_suffix(".log"), port, seconds=180) as process:
         yield process
 
 

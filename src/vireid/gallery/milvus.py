@@ -359,7 +359,8 @@ def _expression(where: Where) -> str:
     if where.modality is not None:
         parts.append(f"modality == {int(where.modality)}")
     for column, choices in where.members().items():
-        parts.append(f"{column} in [{', '.join(_quoted(one) for one in choices)}]")
+        # Each value once: milvus-lite gives a row as often as its id is named.
+        parts.append(f"{column} in [{', '.join(_quoted(one) for one in dict.fromkeys(choices))}]")
     if (times := where.times()) is not None:
         parts.append(f"time >= {int(times[0])} and time < {int(times[1])}")
     return _all(*parts)
