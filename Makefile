@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# The demo needs the program only; everything else needs the tools of developers too.
+PROGRAM := $(VENV)/.program
 READY := $(VENV)/.ready
 
 # On Linux, PyPI's plain torch is a CUDA build of several gigabytes. A machine without an NVIDIA driver gets the CPU
@@ -38,7 +40,7 @@ help:
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints/cpu.txt
+$(PROGRAM): pyproject.toml constraints/cpu.txt
 	@echo "setting up $(VENV) with the $(TORCH) build of torch"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
@@ -46,10 +48,14 @@ ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
 	  || $(BIN)/python -m pip install -q --index-url $(CPU_INDEX) torch \
 	  || { cat $(VENV)/pip.log; exit 1; }
 endif
+	@$(BIN)/python -m pip install -q -e ".[figures,fast-io]"
+	@touch $(PROGRAM)
+
+$(READY): $(PROGRAM)
 	@$(BIN)/python -m pip install -q -e ".[dev]"
 	@touch $(READY)
 
-demo: install
+demo: $(PROGRAM)
 	$(BIN)/vireid demo --out demo
 
 check: install
