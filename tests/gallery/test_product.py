@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -122,3 +125,18 @@ def test_numbers_that_no_vector_can_give_are_damage(queries: int) -> None:
     codes["scale"][3] = np.inf
     with pytest.raises(Damaged):
         best(unit(1, 8, 1), unit(50, 8), codes, np.arange(50), 5)
+
+
+def test_a_search_does_not_change_the_number_of_torchs_threads() -> None:
+    """Training gives the same bits only with the same number of threads. numba starts its own once in a process."""
+    code = (
+        "import numpy as np, torch\n"
+        "from vireid.gallery import product\n"
+        "product._SPLIT = 1\n"
+        "vectors = np.eye(64, dtype=np.float32)\n"
+        "product.best(vectors[:1], vectors, product.encode(vectors), np.arange(64), 3)\n"
+        "print(torch.get_num_threads())\n"
+    )
+    threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    ran = subprocess.run([sys.executable, "-c", code], env=os.environ | threads, capture_output=True, text=True)
+    assert ran.stdout == "1\n", ran.stderr

@@ -148,10 +148,12 @@ def _by_codes(query: np.ndarray, codes: np.ndarray, places: np.ndarray, top: int
 
 def _dots(codes: np.ndarray, query: np.ndarray, places: np.ndarray) -> np.ndarray:
     """d·c of each place, M int32; threads share the places."""
-    from numba import get_num_threads
+    from numba import config
 
     kernel, found = _kernel(), np.empty(len(places), np.int32)
-    parts = get_num_threads() if len(places) >= _SPLIT else 1
+    # The number that numba would use. Asking it by `get_num_threads` starts its threads, which changes torch's number.
+    most: int = config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue] numba makes it at import
+    parts = most if len(places) >= _SPLIT else 1
     if parts == 1:
         kernel(codes, query, places, found)
         return found
