@@ -146,6 +146,19 @@ def _own_stream(path: Path) -> int | None:
     return None
 
 
+def sync_folder(folder: Path) -> None:
+    """Flush the names of files to disk, so that new, renamed and removed files survive a power cut.
+
+    Does nothing except on POSIX systems.
+    """
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file completely or not at all, see `writing`."""
     with writing(path) as file:

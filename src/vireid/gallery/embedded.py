@@ -27,7 +27,8 @@ import numpy as np
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery.matrix import Matrix, check_regular, remove_others, sync
+from vireid.data.stored import sync_folder
+from vireid.gallery.matrix import Matrix, check_regular, remove_others
 from vireid.gallery.product import Damaged, best
 from vireid.gallery.row import MODALITIES, Row, Where, checked_ids, last_of_each
 from vireid.gallery.store import (
@@ -346,7 +347,7 @@ class FolderStore:
         if sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             return False
         remove_others(self._folder, [self._open(one, self._matrix(sql, one)[0]) for one in MODALITIES])
-        sync(self._folder)
+        sync_folder(self._folder)
         return True
 
     def _create(self, made: Facts) -> None:
@@ -371,7 +372,7 @@ class FolderStore:
                 sql.executemany("INSERT INTO matrices VALUES (?, 0, 0)", [(int(one),) for one in MODALITIES])
                 sql.execute("PRAGMA journal_mode = WAL")  # the file itself remembers it
             os.replace(unfinished[0], self._folder / DATABASE)
-            sync(self._folder)
+            sync_folder(self._folder)
         except (OSError, sqlite3.Error) as error:
             raise BadInput(f"cannot make a gallery in {self._folder}: {error}") from error
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
+from vireid.data.stored import sync_folder
 from vireid.gallery.product import code_type, encode
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -43,7 +44,7 @@ class Matrix:
                 opened.flush()
                 os.fsync(opened.fileno())
         if count == 0:
-            sync(self.files[0][0].parent)
+            sync_folder(self.files[0][0].parent)
 
     def cut(self, count: int) -> None:
         """Remove what lies behind the first `count` vectors: a writer was stopped before it could commit."""
@@ -82,16 +83,6 @@ def remove_others(folder: Path, current: Sequence[Matrix]) -> None:
         for file in folder.glob(f"*-*.{suffix}"):
             if file.name not in known:
                 file.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Make the names of new and removed files durable."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def check_regular(file: Path) -> None:

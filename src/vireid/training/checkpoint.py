@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from vireid.data.errors import BadInput
+from vireid.data.stored import sync_folder
 
 FORMAT = "vireid-checkpoint-2"
 FORMAT_1 = "vireid-checkpoint-1"
@@ -39,7 +40,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         unfinished.unlink(missing_ok=True)
         # torch raises RuntimeError where the system refuses to write, and its text names lines of its own source.
@@ -125,13 +126,3 @@ def set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"].cpu())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder to disk, so that the rename in it survives a power cut. Does nothing except on POSIX systems."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
