@@ -85,7 +85,7 @@ def test_a_recipe_is_one_short_file(recipe):
 
 def test_the_command_line_is_thin():
     """The work is done in `experiments`, so a file of verbs and each of their functions stay short."""
-    files = sorted((SOURCE / "cli").glob("*.py"))
+    files = sorted((SOURCE / "cli").rglob("*.py"))
     assert files
     long = {name(file): lines(file) for file in files if lines(file) > LINES_OF_A_VERB_GROUP}
     for file in files:
@@ -96,7 +96,7 @@ def test_the_command_line_is_thin():
 
 @pytest.mark.parametrize("room", ["experiments", "cli"])
 def test_functions_take_few_parameters(room):
-    files = sorted((SOURCE / room).glob("*.py"))
+    files = sorted((SOURCE / room).rglob("*.py"))
     assert files
     found = {
         where: parameters(function)

@@ -8,17 +8,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vireid.cli import console, data, demo, embed, evaluate, export, figures, settings, sweep, tables, train
+from vireid.cli import console, data, demo, embed, evaluate, export, figures, gallery, settings, sweep, tables, train
 from vireid.data import output
 from vireid.data.errors import BadInput, unknown
 
-GROUPS = (demo, data, train, sweep, settings, evaluate, embed, export, figures, tables)
+GROUPS = (demo, data, train, sweep, settings, evaluate, embed, export, gallery, figures, tables)
 # How `vireid --help` groups the verbs.
 SECTIONS = {
     "start": ("demo", "data"),
     "train": ("train", "sweep", "folds", "fields", "cost"),
     "measure": ("test", "score", "report", "figures"),
-    "use": ("embed", "export"),
+    "use": ("embed", "export", "gallery"),
     "papers": ("rows", "reproduce"),
 }
 

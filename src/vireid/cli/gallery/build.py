@@ -1,0 +1,9 @@
+"""`vireid gallery build, info and prune`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(nouns: argparse._SubParsersAction) -> None:
+    """Add the verb."""

@@ -1,0 +1,9 @@
+"""`vireid gallery calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(nouns: argparse._SubParsersAction) -> None:
+    """Add the verb."""
