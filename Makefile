@@ -21,14 +21,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo check test test-all browser mutants pretrain study bench docs tables clean
+.PHONY: help install demo gallery-demo check test test-all browser mutants pretrain study bench docs tables clean
 
 help:
 	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
+	@echo "make gallery-demo  after make demo: calibrate, build, search and serve with generated people (minutes)"
 	@echo "make test      the test suite (minutes on two cores)"
 	@echo "make check     lint, types, import direction, doctests, fast tests"
 	@echo "make test-all  the test suite with the slow tests"
-	@echo "make browser   the report in a real browser, with an accessibility checker (needs Chromium and npm)"
+	@echo "make browser   the report and the page of the gallery in a real browser, with an accessibility checker (needs Chromium and npm)"
 	@echo "make mutants   put small faults into the package, one at a time, and count those that the tests notice (hours)"
 	@echo "make pretrain  train the small trunk of weights=world again, into pretrain/ (most of an hour on two cores)"
 	@echo "make study     train and test what docs/results/study lacks, and write the tables (hours)"
@@ -48,7 +49,7 @@ ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
 	  || $(BIN)/python -m pip install -q --index-url $(CPU_INDEX) torch \
 	  || { cat $(VENV)/pip.log; exit 1; }
 endif
-	@$(BIN)/python -m pip install -q -e ".[figures,fast-io]"
+	@$(BIN)/python -m pip install -q -e ".[figures,fast-io,serve]"
 	@touch $(PROGRAM)
 
 $(READY): $(PROGRAM)
@@ -57,6 +58,9 @@ $(READY): $(PROGRAM)
 
 demo: $(PROGRAM)
 	$(BIN)/vireid demo --out demo
+
+gallery-demo: $(PROGRAM)
+	$(BIN)/vireid gallery demo --out demo
 
 check: install
 	$(BIN)/ruff check .
@@ -75,7 +79,7 @@ test-all: install
 browser: install
 	@$(BIN)/python -m pip install -q playwright
 	@npm install --silent --no-save --prefix $(VENV) axe-core
-	$(BIN)/python -m pytest tests/figures/test_report_in_browser.py
+	$(BIN)/python -m pytest tests/figures/test_report_in_browser.py tests/gallery/test_page_in_browser.py
 
 mutants: install
 	$(BIN)/python tests/mutants.py

@@ -11,11 +11,16 @@ import time
 from pathlib import Path
 
 from tests.gallery import servers
+from tests.gallery.cameras import built, station
 from tests.gallery.rows import MODEL, WIDTH, nearest, row, unit
 from tests.gallery.test_stores import VISIBLE, run
+from tests.small import SECOND
+from vireid.cli.main import main as vireid
 from vireid.data.errors import BadInput
+from vireid.data.size import Size
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_gallery
+from vireid.synthesis.world import World, write_world
 
 PORT, SECOND_PORT = 19530, 29530
 """Milvus's program takes another port than the one it was given, without a word, while the killed one's is cooling."""
@@ -26,6 +31,7 @@ def main(folder: Path) -> None:
         run("milvus", lambda name: _open(folder, name), examples=3, steps=8)
         _ties(folder)
         _writers(folder)
+        _builders(folder)
         servers.kill(process)
     with servers.milvus(folder / "data", SECOND_PORT), _open_soon(folder, "writers", SECOND_PORT) as store:
         assert store.count() == 400, "acknowledged rows were lost when the server was killed"
@@ -77,6 +83,25 @@ def _write(folder: Path, which: int) -> None:
         for start in range(0, 100, 10):
             store.upsert([row(100 * which + start + n) for n in range(10)])
             store.upsert([row(n) for n in range(5)])
+
+
+def _builders(folder: Path) -> None:
+    """Two processes of one build, then one alone: what they make together is what one makes in a folder."""
+    from tests import processes
+    from tests.gallery.test_build_together import _compare, build_part
+
+    trained, cameras, state = folder / "run", station(folder / "station", visible=20, infrared=10), folder / "state"
+    world = folder / "world"
+    write_world(world, World(6, seed=1), layout="sysu-mm01", size=Size(64, 32), pictures=2, workers=1)
+    arguments = ["train", "agw", "--data", f"sysu-mm01:{world}", "--run", str(trained), "--workers", "0"]
+    assert vireid([*arguments, "--set", *SECOND]) == 0
+    built(folder / "index", trained, cameras, name="s")
+    given = (f"milvus://127.0.0.1:{PORT}/built?thumbnails={folder}/small", str(trained), str(cameras), str(state))
+    (one, other) = processes.together(2, folder / "two", build_part, *given)
+    assert one == other and one["embedded"] == 30, (one, other)
+    _compare(given[0], folder / "index")
+    (again,) = processes.together(1, folder / "one", build_part, *given)
+    assert (again["embedded"], again["unchanged"]) == (0, 30), again
 
 
 if __name__ == "__main__":

@@ -8,17 +8,31 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vireid.cli import console, data, demo, embed, evaluate, export, figures, gallery, settings, sweep, tables, train
+from vireid.cli import (
+    bench,
+    console,
+    data,
+    demo,
+    embed,
+    evaluate,
+    export,
+    figures,
+    gallery,
+    settings,
+    sweep,
+    tables,
+    train,
+)
 from vireid.data import output
 from vireid.data.errors import BadInput, unknown
 
-GROUPS = (demo, data, train, sweep, settings, evaluate, embed, export, gallery, figures, tables)
+GROUPS = (demo, data, train, sweep, settings, evaluate, embed, export, gallery, bench, figures, tables)
 # How `vireid --help` groups the verbs.
 SECTIONS = {
     "start": ("demo", "data"),
     "train": ("train", "sweep", "folds", "fields", "cost"),
     "measure": ("test", "score", "report", "figures"),
-    "use": ("embed", "export", "gallery"),
+    "use": ("embed", "export", "gallery", "bench"),
     "papers": ("rows", "reproduce"),
 }
 

@@ -213,7 +213,7 @@ class TrainingLoader:
         pictures = _Pictures(records, size, resample, cache)
         dataset = _Steps(pictures, sampler, labels, augment, second_view, seed, rank, skip_unreadable)
         self.steps, self._span, self._on_skip = sampler.steps, _Span(), on_skip
-        self._loader = _loader(dataset, self._span, workers, persistent=True)
+        self._loader = loader(dataset, self._span, workers, persistent=True)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch in order, starting at `first_step`.
@@ -291,7 +291,7 @@ def inference_batches(
     if batch < 1:
         raise BadInput(f"batch is {batch}; it must be at least 1")
     dataset = _Chunks(_Pictures(records, size, resample, cache), batch, on_skip is not None)
-    return _chunks(_loader(dataset, range(0, len(records), batch), workers, persistent=False), on_skip)
+    return _chunks(loader(dataset, range(0, len(records), batch), workers, persistent=False), on_skip)
 
 
 def _chunks(loader: DataLoader, on_skip: Callable[[int, str], None] | None) -> Iterator[Loaded]:
@@ -306,7 +306,18 @@ def _chunks(loader: DataLoader, on_skip: Callable[[int, str], None] | None) -> I
             yield loaded
 
 
-def _loader(dataset: Dataset, items: Sampler | range, workers: int, *, persistent: bool) -> DataLoader:
+def loader(dataset: Dataset, items: Sampler | range, workers: int, *, persistent: bool = False) -> DataLoader:
+    """A loader whose processes each use one thread, and which leaves torch's random numbers alone.
+
+    Args:
+        dataset: item → whatever a batch is.
+        items: the items, in the order of the batches.
+        workers: processes; 0 loads in this one.
+        persistent: keep the processes for another pass.
+
+    Raises:
+        BadInput: `workers` is negative.
+    """
     if workers < 0:
         raise BadInput(f"workers is {workers}; it must be 0 or more")
     return DataLoader(

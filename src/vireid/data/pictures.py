@@ -138,14 +138,34 @@ def read_picture(
     if resample not in WINDOWS:
         raise unknown("resample", str(resample), WINDOWS)
     rule = _rule(scaling)
-    data = _bytes_of(Path(file))
-    pixels = _fast_jpeg(data)
-    if pixels is None:
-        decoded = _decode(data, file, lambda picture: eight_bits(ImageOps.exif_transpose(picture), rule))
-        pixels = np.array(decoded).reshape(decoded.height, decoded.width, -1)
+    pixels = decoded(read_file(file)[0], file, rule)
     if size is not None:
         pixels = resize(pixels, size, resample)
     # A grey picture is resized before the channel is repeated: the same pixels with a third of the work.
+    return three_channels(pixels)
+
+
+def decoded(data: bytes, file: str | Path, scaling: str | Scaling = "full") -> np.ndarray:
+    """The upright pixels of a picture's bytes, at their own size: H×W×3 uint8, or H×W×1 of a grey picture.
+
+    Args:
+        data: what `read_file` returned.
+        file: named by the sentence about a picture that cannot be read.
+        scaling: the rule for grey pictures with 16 bits.
+
+    Raises:
+        BadInput: as `read_picture`.
+    """
+    rule = _rule(scaling) if isinstance(scaling, str) else scaling
+    pixels = _fast_jpeg(data)
+    if pixels is None:
+        picture = _decode(data, file, lambda picture: eight_bits(ImageOps.exif_transpose(picture), rule))
+        pixels = np.array(picture).reshape(picture.height, picture.width, -1)
+    return pixels
+
+
+def three_channels(pixels: np.ndarray) -> np.ndarray:
+    """H×W×3 of H×W×3 or H×W×1."""
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
 
 
@@ -164,14 +184,18 @@ def deep_values(file: str | Path) -> tuple[int, int] | None:
         values = np.asarray(picture)
         return int(values.min()), int(values.max())
 
-    return _decode(_bytes_of(Path(file)), file, extremes)
+    return _decode(read_file(file)[0], file, extremes)
 
 
 _rule = functools.lru_cache(maxsize=8)(Scaling.parse)
 
 
-def _bytes_of(file: Path) -> bytes:
-    """Read the whole file; BadInput if it is missing, empty, too large or not a regular file."""
+def read_file(file: str | Path) -> tuple[bytes, os.stat_result]:
+    """The bytes of a picture file, and its size and times as they were when it was opened.
+
+    Raises:
+        BadInput: the file is missing, empty, too large or no regular file; the sentence names it.
+    """
     try:
         with open(file, "rb", opener=without_waiting) as stream:
             status = os.fstat(stream.fileno())
@@ -188,7 +212,7 @@ def _bytes_of(file: Path) -> bytes:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from None
     if not data:
         raise BadInput(f"{file} is empty")
-    return data
+    return data, status
 
 
 def without_waiting(path: str, flags: int) -> int:

@@ -8,7 +8,7 @@ queries and its gallery (`vireid.data.lists`), or come from outside the package 
 
 from __future__ import annotations
 
-import random
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from vireid.data import drawing
 from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
 from vireid.data.outside import load_entry_point
@@ -41,7 +42,7 @@ LAYOUTS = ("sysu-mm01", "regdb", "llcm", "folder")
 LISTS = "lists:"
 """`lists:FILE.yaml` is a protocol that a file gives, see `vireid.data.lists`."""
 
-Exclusion = Literal["none", "location", "camera", "identity-camera"]
+Exclusion = Literal["none", "location", "camera", "identity-camera", "identity-location", "identity-modality"]
 Tracklets = Literal["none", "average", "min", "mean"]
 
 # SYSU-MM01: camera → place. Cameras 2 and 3 are in the same room, so matches between them would be too easy.
@@ -49,7 +50,6 @@ _SYSU_LOCATION = {1: 1, 2: 2, 3: 2, 4: 4, 5: 5, 6: 6}
 _SYSU_VISIBLE = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
 _SYSU_INFRARED = {"all": (3, 6), "indoor": (3,)}
 _SYSU_SHOTS = {"single": 1, "multi": 10}
-_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ class Protocol:
         gallery: the gallery.
         trials: how many trials are averaged; 1 if nothing is drawn.
         exclusion: which gallery pictures are excluded for a query: `location`: those of its own place, of any identity,
-            on SYSU-MM01 only; `camera`: those of its own camera, of any identity; `identity-camera`: those of its own
-            identity and camera; `none`: no picture.
+            on SYSU-MM01 only; `camera`: those of its own camera, of any identity; `identity-camera`,
+            `identity-location`, `identity-modality`: those of its own identity and camera, place (on SYSU-MM01 only),
+            or modality; `none`: no picture.
         cmc: how the rank of the first match is counted. `identity` counts identities, each once, at its best picture;
             `image` counts pictures. Rank-1 is the same for both.
         draw: `agw` uses Python's generator, seeded with the number of the trial; `official` uses SYSU-MM01's own file.
@@ -89,9 +90,12 @@ class Protocol:
         tracklets: what is ranked. `none`: pictures. Otherwise tracklets, which are pictures of one person at one camera
             with the same number in the column `tracklet`. They are compared by their mean features (`average`), or by
             the smallest (`min`) or the mean distance (`mean`) of all pairs of their pictures.
+        halves: in each trial, half of the people are only calibrated on, see `vireid.data.mixed`.
+        compare: `distance`, or `ratio`: the log-likelihood ratio of the cosine, calibrated on the other half.
 
     Raises (when an instance is made):
-        BadInput: tracklets are ranked and a side is drawn picture by picture.
+        BadInput: tracklets are ranked or halves are tested, and a side is drawn picture by picture; tracklets of
+            halves; or ratios without halves.
     """
 
     name: str
@@ -104,10 +108,16 @@ class Protocol:
     draw: Literal["agw", "official"] = "agw"
     note: str = ""
     tracklets: Tracklets = "none"
+    halves: bool = False
+    compare: Literal["distance", "ratio"] = "distance"
 
     def __post_init__(self) -> None:
         if self.tracklets != "none" and (self.query.drawn or self.gallery.drawn):
             raise BadInput(f"protocol {self.name} cannot rank tracklets and draw single pictures")
+        if self.halves and (self.tracklets != "none" or self.query.drawn or self.gallery.drawn):
+            raise BadInput(f"protocol {self.name} tests half of the people: it takes all their pictures, one by one")
+        if self.compare == "ratio" and not self.halves:
+            raise BadInput(f"protocol {self.name} compares by ratio, which needs people to calibrate on: halves")
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,9 @@ class Trial:
         gallery_key: G int64.
         query_sets, gallery_sets: where tracklets are ranked, the positions of the pictures of each, ascending. `query`
             and `gallery` are then their first pictures. Otherwise None.
+        other: where half of the people are tested, the positions of the other half's pictures, ascending. Otherwise
+            None.
+        other_key: two pictures of `other` with equal keys are no pair to calibrate on.
     """
 
     query: np.ndarray
@@ -132,12 +145,14 @@ class Trial:
     gallery_key: np.ndarray
     query_sets: tuple[np.ndarray, ...] | None = None
     gallery_sets: tuple[np.ndarray, ...] | None = None
+    other: np.ndarray | None = None
+    other_key: np.ndarray | None = None
 
     @property
     def pictures(self) -> np.ndarray:
-        """The positions of all pictures that this trial compares, each once, ascending."""
-        sets = [*(self.query_sets or ()), *(self.gallery_sets or ())]
-        return np.unique(np.concatenate([self.query, self.gallery, *sets]))
+        """The positions of all pictures that this trial compares or calibrates on, each once, ascending."""
+        more = [*(self.query_sets or ()), *(self.gallery_sets or ()), *([] if self.other is None else [self.other])]
+        return np.unique(np.concatenate([self.query, self.gallery, *more]))
 
 
 _outside: dict[str, Protocol] = {}
@@ -158,8 +173,8 @@ def register(protocols: Iterable[Protocol], layout: str) -> None:
             raise BadInput(f"protocol '{one.name}' must have the layout '{layout}' and a name of the form {layout}/…")
         if one.name in _table():
             raise BadInput(f"the package has a protocol '{one.name}' already; give yours another name")
-        if layout != "sysu-mm01" and (one.exclusion == "location" or one.draw == "official"):
-            raise BadInput(f"protocol '{one.name}': exclusion location and draw official are for sysu-mm01 only")
+        if layout != "sysu-mm01" and (one.exclusion.endswith("location") or one.draw == "official"):
+            raise BadInput(f"protocol '{one.name}': exclusion by location and draw official are for sysu-mm01 only")
     _outside.update({one.name: one for one in found})
     _layouts_outside.add(layout)
 
@@ -218,7 +233,7 @@ def default_protocols(layout: str) -> list[str]:
     >>> default_protocols("llcm")
     ['llcm/i2v', 'llcm/v2i']
     """
-    return [name for name in protocol_names(layout) if "@" not in name and "/reverse/" not in name]
+    return [name for name in protocol_names(layout) if not re.search("@|/reverse/|/mixed/", name)]
 
 
 @dataclass(frozen=True)
@@ -286,17 +301,24 @@ def draw_trials(
         _check_sysu_cameras(columns.camera, columns.modality)
     if protocol.draw == "official" and permutation is None:
         raise BadInput(f"protocol {protocol.name} needs the official permutation: {SOURCE}")
-    key = _keys(protocol.exclusion, columns.identity, columns.camera)
+    key = _keys(protocol.exclusion, columns)
     queries = _side(protocol, protocol.query, "queries", columns, permutation)
     galleries = _side(protocol, protocol.gallery, "gallery", columns, permutation)
+    if protocol.halves:
+        from vireid.data.mixed import halves
+
+        found = halves(protocol, queries(0), galleries(0), key, columns.identity, columns.camera, columns.modality)
+        for trial in found:
+            _check_some_match(protocol, trial, columns.identity)
+        return found
     trials = []
     for t in range(protocol.trials):
         query, gallery = queries(t), galleries(t)
-        sets: dict[str, tuple[np.ndarray, ...]] = {}
+        sets = (None, None)
         if protocol.tracklets != "none":
-            sets = {"query_sets": _sets(protocol, query, columns), "gallery_sets": _sets(protocol, gallery, columns)}
-            query, gallery = (np.array([own[0] for own in side], dtype=np.int64) for side in sets.values())
-        trials.append(Trial(query, gallery, key[query], key[gallery], **sets))
+            sets = (_sets(protocol, query, columns), _sets(protocol, gallery, columns))
+            query, gallery = (np.array([own[0] for own in side], dtype=np.int64) for side in sets)
+        trials.append(Trial(query, gallery, key[query], key[gallery], *sets))
     _check_some_match(protocol, trials[0], columns.identity)
     return trials
 
@@ -334,15 +356,21 @@ def _check_sysu_cameras(camera: np.ndarray, modality: np.ndarray) -> None:
         )
 
 
-def _keys(exclusion: Exclusion, identity: np.ndarray, camera: np.ndarray) -> np.ndarray:
+def _keys(exclusion: Exclusion, columns: _Columns) -> np.ndarray:
     """The key of each sample, N int64, see `Trial`."""
     if exclusion == "none":
-        return np.full(len(identity), -1, dtype=np.int64)
-    if exclusion == "camera":
-        return camera
-    if exclusion == "location":
-        return np.array([_SYSU_LOCATION[number] for number in camera.tolist()], dtype=np.int64)
-    _, code = np.unique(np.stack([identity, camera], axis=1), axis=0, return_inverse=True)
+        return np.full(len(columns.identity), -1, dtype=np.int64)
+    kind = exclusion.removeprefix("identity-")
+    if kind == "location":
+        own = np.array([_SYSU_LOCATION[number] for number in columns.camera.tolist()], dtype=np.int64)
+    else:
+        own = columns.modality if kind == "modality" else columns.camera
+    return own if exclusion == kind else numbered(columns.identity, own)
+
+
+def numbered(*columns: np.ndarray) -> np.ndarray:
+    """N int64, from 0: equal numbers where the entries of all columns are equal."""
+    _, code = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     return code.reshape(-1).astype(np.int64)
 
 
@@ -366,11 +394,11 @@ def _side(
     shots = side.drawn
     if shots is None:
         return lambda trial: samples
-    cells = _cells(samples, identity, camera, side.cameras)
+    cells = drawing.cells(samples, identity, camera, side.cameras)
     if protocol.draw == "official":
         fixed = permutation or {}
-        return lambda trial: np.sort(np.concatenate([_official(cell, fixed, trial, shots) for cell in cells]))
-    return lambda trial: np.sort(_agw(cells, trial, shots))
+        return lambda trial: np.sort(np.concatenate([drawing.official(cell, fixed, trial, shots) for cell in cells]))
+    return lambda trial: np.sort(drawing.agw(cells, trial, shots))
 
 
 def _listed(protocol: Protocol, paths: tuple[str, ...], role: str, path: np.ndarray | None) -> np.ndarray:
@@ -381,48 +409,6 @@ def _listed(protocol: Protocol, paths: tuple[str, ...], role: str, path: np.ndar
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadInput(f"protocol {protocol.name}: '{missing[0]}'{more} of its {role} is not among the test pictures")
     return np.isin(path, list(paths))
-
-
-_Cell = tuple[int, int, np.ndarray]  # identity, camera, samples in file order
-
-
-def _cells(
-    samples: np.ndarray, identity: np.ndarray, camera: np.ndarray, cameras: tuple[int, ...] | None
-) -> list[_Cell]:
-    """The samples of each (identity, camera), with ascending identities and the cameras in the order given."""
-    order = {number: place for place, number in enumerate(cameras or sorted(set(camera[samples].tolist())))}
-    place = np.array([order[number] for number in camera[samples].tolist()])
-    samples = samples[np.lexsort((samples, place, identity[samples]))]
-    pairs = np.stack([identity[samples], camera[samples]], axis=1)
-    edges = np.flatnonzero((pairs[1:] != pairs[:-1]).any(axis=1)) + 1
-    return [(int(identity[own[0]]), int(camera[own[0]]), own) for own in np.split(samples, edges)]
-
-
-def _agw(cells: list[_Cell], trial: int, shots: int) -> np.ndarray:
-    """The samples that AGW's generator draws from all (identity, camera)."""
-    generator = random.Random(trial)
-    chosen: list[int] = []
-    for _, _, samples in cells:
-        files = samples.tolist()
-        if shots == 1:
-            chosen.append(generator.choice(files))
-        else:
-            chosen.extend(generator.sample(files, min(shots, len(files))))
-    return np.array(chosen, dtype=np.int64)
-
-
-def _official(cell: _Cell, permutation: Permutation, trial: int, shots: int) -> np.ndarray:
-    """The samples that the official file draws from one (identity, camera)."""
-    identity, camera, samples = cell
-    table = permutation.get((camera, identity))
-    if table is None:
-        raise BadInput(f"the official permutation has no camera {camera}, identity {identity}; expected {SOURCE}")
-    if table.shape[1] != len(samples) or trial >= len(table):
-        raise BadInput(
-            f"the official permutation is for {table.shape[1]} pictures of identity {identity} at camera {camera} in "
-            f"{len(table)} trials, but there are {len(samples)} pictures and {_DRAWS} trials"
-        )
-    return samples[table[trial, :shots] - 1]
 
 
 def _check_some_match(protocol: Protocol, trial: Trial, identity: np.ndarray) -> None:
@@ -445,7 +431,10 @@ def _known(layout: str) -> str:
 
 @cache
 def _table() -> dict[str, Protocol]:
-    protocols = [*_sysu(), *_regdb(), *_llcm(), *both_directions("folder")]
+    from vireid.data.mixed import mixed_protocols
+
+    usual = {"sysu-mm01": _sysu(), "regdb": _regdb(), "llcm": _llcm(), "folder": both_directions("folder")}
+    protocols = [one for layout, found in usual.items() for one in (*found, *mixed_protocols(layout))]
     return {protocol.name: protocol for protocol in protocols}
 
 
@@ -461,7 +450,7 @@ def _sysu() -> list[Protocol]:
                         # The queries are the same in both modes: a picture taken outdoors is searched indoors too.
                         query=Side(Modality.INFRARED, _SYSU_INFRARED["all"]),
                         gallery=Side(Modality.VISIBLE, cameras, drawn),
-                        trials=_DRAWS,
+                        trials=drawing.DRAWS,
                         exclusion="location",
                         draw="official" if suffix == "@official" else "agw",
                     )
@@ -474,7 +463,7 @@ def _sysu() -> list[Protocol]:
                     "sysu-mm01",
                     query=Side(Modality.VISIBLE, cameras),
                     gallery=Side(Modality.INFRARED, _SYSU_INFRARED[mode], drawn),
-                    trials=_DRAWS,
+                    trials=drawing.DRAWS,
                     exclusion="location",
                     note="visible queries on sysu-mm01 are a protocol of this toolbox; papers use infrared queries",
                 )
@@ -501,7 +490,7 @@ def _llcm() -> list[Protocol]:
             "llcm",
             query=infrared,
             gallery=Side(Modality.VISIBLE, drawn=1),
-            trials=_DRAWS,
+            trials=drawing.DRAWS,
             exclusion="identity-camera",
         ),
         Protocol(
@@ -509,7 +498,7 @@ def _llcm() -> list[Protocol]:
             "llcm",
             query=visible,
             gallery=Side(Modality.INFRARED, drawn=1),
-            trials=_DRAWS,
+            trials=drawing.DRAWS,
             exclusion="identity-camera",
         ),
         Protocol(
@@ -518,7 +507,7 @@ def _llcm() -> list[Protocol]:
             # The data set's own test script has done this since 2023-06: the drawn infrared pictures are the queries.
             query=Side(Modality.INFRARED, drawn=1),
             gallery=visible,
-            trials=_DRAWS,
+            trials=drawing.DRAWS,
             exclusion="identity-camera",
             note="drawn infrared pictures are the queries, all visible ones the gallery: not comparable with llcm/v2i",
         ),

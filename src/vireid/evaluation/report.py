@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vireid.data.errors import BadInput
-from vireid.data.protocol import LAYOUTS, default_protocols
+from vireid.data.mixed import CALIBRATED, MIXED
+from vireid.data.protocol import LAYOUTS, default_protocols, protocol_names
 from vireid.data.stored import as_json, from_values
 
 TITLES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "rank20": "Rank-20", "map": "mAP", "minp": "mINP"}
@@ -19,6 +20,31 @@ TITLES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "rank20": "
 METRICS = tuple(TITLES)
 SHORT = {name: title.replace("Rank-", "R") for name, title in TITLES.items()}
 """Metric → column heading where there is little room."""
+
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """How often a search shows a striking picture although the query's person is not in the gallery.
+
+    For each query, all pictures of its person are taken out of the gallery. Strangers at a picture are modalities
+    searched × pictures searched in its modality × false match rate of its cosine. All shares are percentages.
+
+    Attributes:
+        strangers: the limit: a query is a false alarm if at most so many strangers are expected at one of its pictures.
+        share: measured, of the queries of all trials.
+        lower, upper: its 95 % interval, from drawing trials and query people again, 1,000 times.
+        expected: 100·(1 − exp(−strangers)). The share is at most this if the false match rates are right and pictures
+            of strangers reach a cosine independently of each other.
+    """
+
+    strangers: float
+    share: float
+    lower: float
+    upper: float
+    expected: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +72,10 @@ class Report:
         distance: `cosine` or `euclidean`.
         cmc: `identity` or `image`, see `vireid.data.protocol.Protocol`.
         chance_rank1: the expected rank1 of a random ranking, in percent.
+        own_modality: where both modalities are in the gallery, how many of the first ten pictures have the modality of
+            the query, in percent, mean over queries and trials; otherwise None, and not in the JSON.
+        alarms: where ratios are compared, false alarms for people who are not in the gallery; otherwise None, and not
+            in the JSON.
     """
 
     protocol: str
@@ -68,10 +98,13 @@ class Report:
     distance: str = "cosine"
     cmc: str = "identity"
     chance_rank1: float = math.nan
+    own_modality: float | None = None
+    alarms: tuple[Alarms, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; numbers that are not known are None, as JSON has no NaN."""
-        return as_json(self)
+        found = as_json(self)
+        return {name: value for name, value in found.items() if value is not None or name not in _MIXED_ONLY}
 
     @classmethod
     def from_json(cls, text: str | Mapping[str, Any], where: str = "a report's JSON") -> Report:
@@ -92,6 +125,9 @@ class Report:
         return found if known else replace(found, chance_rank1=math.nan)
 
 
+_MIXED_ONLY = ("own_modality", "alarms")
+
+
 def with_counts(report: Report, identity: np.ndarray, modality: np.ndarray) -> Report:
     """The report with a warning if its layout was published with another number of test pictures or identities.
 
@@ -108,17 +144,24 @@ def with_counts(report: Report, identity: np.ndarray, modality: np.ndarray) -> R
 
 
 def expanded(names: Sequence[str]) -> list[str]:
-    """The protocols that names stand for: the name of a layout stands for the layout's usual ones.
+    """The protocols that names stand for.
+
+    The name of a layout stands for the layout's usual ones, and LAYOUT/mixed for those of a gallery of both modalities.
 
     >>> expanded(["regdb", "llcm/v2i", "regdb/i2v"])
     ['regdb/v2i', 'regdb/i2v', 'llcm/v2i']
+    >>> expanded(["regdb/mixed"])
+    ['regdb/mixed/i2v', 'regdb/mixed/i2v@calibrated', 'regdb/mixed/v2i', 'regdb/mixed/v2i@calibrated']
     """
-    return list(dict.fromkeys(protocol for name in names for protocol in _usual(name)))
+    return list(dict.fromkeys(protocol for name in names for protocol in _named(name)))
 
 
-def _usual(name: str) -> list[str]:
-    """The usual protocols of a layout. Any other name stands for itself, and is checked where it is used."""
+def _named(name: str) -> list[str]:
+    """The protocols that a name stands for. Any other name stands for itself, and is checked where it is used."""
+    layout, _, rest = name.partition("/")
     try:
+        if rest == MIXED:
+            return [one for one in protocol_names(layout) if one.startswith(f"{name}/")] or [name]
         return default_protocols(name) or [name]
     except BadInput:
         return [name]
@@ -132,7 +175,8 @@ def incomparable(reports: Sequence[Report]) -> list[str]:
     """
     found = []
     for question, together in _by_question(reports).items():
-        names = sorted({report.protocol.removesuffix("@agw") for report in together})
+        # AGW's draw is the usual one, and a calibrated protocol has the trials of the plain one.
+        names = sorted({report.protocol.removesuffix("@agw").removesuffix(CALIBRATED) for report in together})
         if len(names) > 1:
             found.append(f"{' and '.join(names)} are different conventions: do not compare their numbers")
         for name, words in (
@@ -183,16 +227,50 @@ def table(reports: Report | Sequence[Report], titles: Sequence[str] = ()) -> str
             asked += f" of {report.queries}"
         chance = "" if math.isnan(report.chance_rank1) else f"{report.chance_rank1:.2f}"
         lines.append([title, *cells, chance, asked, str(report.gallery), str(len(report.trials))])
+    text = _aligned(lines)
+    if besides := of_mixed_galleries(reports, titles or heads(reports)):
+        text += ["", *_aligned(besides), f"{mixed_legend(besides)}.", ""]
+    text += [f"warning: {warning}" for warning in warnings(reports)]
+    return "\n".join(text)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells as text, in columns; the first one holds words."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = [
+    return [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
-    text += [f"warning: {warning}" for warning in warnings(reports)]
-    return "\n".join(text)
+
+
+def of_mixed_galleries(reports: Sequence[Report], titles: Sequence[str]) -> list[tuple[str, ...]]:
+    """What reports of a gallery of both modalities say besides: headings, and a line for each. Empty without any.
+
+    Args:
+        reports: reports, also of other protocols, which are left out.
+        titles: the first cell of each line.
+    """
+    found = [pair for pair in zip(reports, titles, strict=True) if pair[0].own_modality is not None]
+    limits = {one.strangers: one.expected for report, _ in found for one in report.alarms or ()}
+    head = [f"alarms ≤ {limit:g} (predicted ≤ {expected:.1f})" for limit, expected in limits.items()]
+    lines = []
+    for report, title in found:
+        alarms = {one.strangers: f"{one.share:.1f} ({one.lower:.1f} to {one.upper:.1f})" for one in report.alarms or ()}
+        lines.append((title, f"{report.own_modality:.1f}", *(alarms.get(limit, MISSING) for limit in limits)))
+    return [("both modalities in one gallery", "own modality in the first 10", *head), *lines] if lines else []
+
+
+def mixed_legend(lines: Sequence[Sequence[str]]) -> str:
+    """What the headings of `of_mixed_galleries` mean, without a full stop."""
+    if len(lines[0]) == 2:  # nothing but the shares of the first ten
+        return "In percent"
+    return (
+        "In percent. Alarms: the queries that show a picture at which at most so many strangers are expected, after "
+        "all pictures of their person were taken out of the gallery, with a 95 % interval"
+    )
 
 
 def warnings(reports: Sequence[Report]) -> list[str]:

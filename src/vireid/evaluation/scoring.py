@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from vireid.evaluation.distance import DISTANCES
 from vireid.evaluation.ranking import Ranking, Rerank, rank_once
 from vireid.evaluation.report import METRICS, Report, with_counts
 from vireid.evaluation.tracklets import set_distances
+
+if TYPE_CHECKING:
+    from vireid.evaluation.mixed import Calibrations
 
 COLUMNS = ("features", "identity", "camera", "modality")
 _SYSU_PAIRS = {(1, 0), (2, 0), (4, 0), (5, 0), (3, 1), (6, 1)}  # camera and modality
@@ -137,7 +140,7 @@ def score(
         permutation = read_permutation(permutation)
     drawn = draw_trials(rules, identity, camera, modality, permutation=permutation, path=path, tracklet=tracklet)
     how = Measured(distance, rerank, embedding, bool(flip), seed)
-    report = evaluate(features, identity, rules, drawn, how, reranker=reranker).report
+    report = evaluate(features, identity, rules, drawn, how, reranker=reranker, modality=modality).report
     return with_counts(report, identity, modality)
 
 
@@ -151,6 +154,8 @@ def evaluate(
     reranker: Rerank | None = None,
     camera: np.ndarray | None = None,
     listed: int = 0,
+    modality: np.ndarray | None = None,
+    calibrations: Calibrations | None = None,
 ) -> Evaluation:
     """Evaluate features on trials that are already drawn, ranking each trial once.
 
@@ -163,22 +168,44 @@ def evaluate(
         reranker: makes the distances of one trial, in place of `how.distance`.
         camera: N integers; also rank within each gallery camera, which `break_down` needs.
         listed: how many ranked lists to keep; see `rank_once`.
+        modality: N integers, 0 visible or 1 infrared; needed where the gallery holds both (`Protocol.halves`).
+        calibrations: of the same features, so that protocols share them; made from `modality` if missing.
 
     Raises:
-        BadInput: no query of a trial has a true match in its gallery.
+        BadInput: no query of a trial has a true match in its gallery, or the features cannot be calibrated.
     """
     if rules.tracklets != "none":
         (trial,) = trials  # nothing is drawn where tracklets are ranked
         values = set_distances(features, trial, rules.tracklets, distance=how.distance, reranker=reranker)
         reranker = lambda query, gallery: values  # noqa: E731
-    rankings = rank_once(
-        features, identity, trials, distance=how.distance, reranker=reranker, camera=camera, listed=listed
-    )
+    mixed = None
+    if rules.halves:
+        from vireid.evaluation.mixed import Calibrations, rank_mixed
+
+        fits = calibrations or Calibrations(features, identity, modality)
+        mixed = rank_mixed(trials, rules, how, calibrations=fits, camera=camera, listed=listed)
+        rankings = mixed.rankings
+    else:
+        rankings = rank_once(
+            features, identity, trials, distance=how.distance, reranker=reranker, camera=camera, listed=listed
+        )
     scores = [_trial_scores(ranking, rules.cmc) for ranking in rankings]
+    report = _report(rules, scores, identity, features, how)
+    if mixed is not None:
+        warnings = (*report.warnings, *mixed.warnings)
+        report = replace(report, warnings=warnings, own_modality=mixed.own_modality, alarms=mixed.alarms)
+    return Evaluation(report, tuple(scores), tuple(rankings))
+
+
+def _report(
+    rules: Protocol, scores: Sequence[TrialScores], identity: np.ndarray, features: np.ndarray, how: Measured
+) -> Report:
+    """The report of the scores of all trials."""
     first = scores[0].metrics
-    report = Report(
+    means: dict[str, Any] = {name: float(np.mean([one.metrics[name] for one in scores])) for name in METRICS}
+    return Report(
         protocol=rules.name,
-        **{name: float(np.mean([one.metrics[name] for one in scores])) for name in METRICS},
+        **means,
         trials=tuple(one.metrics for one in scores),
         std={name: float(np.std([one.metrics[name] for one in scores])) for name in METRICS},
         valid_queries=int(first["valid_queries"]),
@@ -191,9 +218,8 @@ def evaluate(
         warnings=tuple(_warnings(rules, scores, identity, features, how.rerank)),
         distance=how.distance,
         cmc=rules.cmc,
-        chance_rank1=100.0 * float(np.mean([chance(trial, identity) for trial in trials])),
+        chance_rank1=100.0 * float(np.mean([chance(one.trial, identity) for one in scores])),
     )
-    return Evaluation(report, tuple(scores), tuple(rankings))
 
 
 def with_both_draws(names: Sequence[str], permutation: Permutation | str | Path | None) -> list[str]:
@@ -367,7 +393,10 @@ def _needs_cameras(rules: Protocol) -> bool:
     """Whether the trials of a protocol depend on the cameras."""
     sides = (rules.query, rules.gallery)
     drawn = any(side.drawn is not None or side.cameras is not None for side in sides)
-    return rules.exclusion != "none" or drawn or rules.tracklets != "none" or rules.layout == "sysu-mm01"
+    excluded = rules.exclusion not in ("none", "identity-modality")
+    # Pictures of one camera are nearly the same, so a calibration leaves them out; RegDB has one of each modality.
+    calibrated = rules.compare == "ratio" and rules.layout != "regdb"
+    return excluded or drawn or calibrated or rules.tracklets != "none" or rules.layout == "sysu-mm01"
 
 
 def _as_numbers(given: Any, numbers: Callable[[list[str]], list[int]]) -> np.ndarray:

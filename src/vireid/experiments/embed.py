@@ -204,13 +204,13 @@ def listed(pictures: Path, modality: str | None) -> tuple[Records, frozenset[str
         raise BadInput(
             f"the pictures of {pictures} need a modality, visible or infrared; a table can have one for each picture"
         )
-    root, paths = (pictures.parent, [pictures.name]) if pictures.is_file() else (pictures, _below(pictures))
+    root, paths = (pictures.parent, [pictures.name]) if pictures.is_file() else (pictures, below(pictures))
     if not paths:
         raise BadInput(f"{pictures} holds no pictures; their names end in .jpg, .png, .bmp, .tif, .webp, .ppm or .gif")
     return _records(root, paths, [word] * len(paths)), frozenset()
 
 
-def _below(folder: Path) -> list[str]:
+def below(folder: Path) -> list[str]:
     """The pictures below a folder, as sorted relative paths with forward slashes."""
     own.folder_names(folder)  # refuses what is not a folder, or cannot be read, or is empty
 
@@ -282,15 +282,15 @@ def _unlike_pictures(records: Records, progress: Progress) -> dict[int, str]:
     every = max(1, len(records) // 100)
     with (progress if len(records) > QUICK else Quiet()).bar("checking") as advance:
         for position in range(len(records)):
-            if reason := _problem(records.file(position)):
+            if reason := problem(records.file(position)):
                 found[position] = reason
             if (position + 1) % every == 0:
                 advance(position + 1, len(records))
     return found
 
 
-def _problem(file: Path) -> str | None:
-    """Why a file cannot be a picture, or None."""
+def problem(file: Path) -> str | None:
+    """Why a file cannot be a picture, by its first bytes; None if it can be one."""
     try:
         os.fspath(file).encode()
     except UnicodeEncodeError:
@@ -314,7 +314,7 @@ def _without(records: Records, left_out: dict[int, str]) -> tuple[Records, dict[
         return records, {}
     kept = np.setdiff1d(np.arange(len(records)), list(left_out))
     reasons = {n: reason.removeprefix(f"{records.file(n)} ") for n, reason in left_out.items()}
-    return records.take(kept), {_shown(records.path[n]): reason for n, reason in sorted(reasons.items())}
+    return records.take(kept), {shown(records.path[n]): reason for n, reason in sorted(reasons.items())}
 
 
 def _told(unreadable: dict[str, str], of: int, root: Path) -> str:
@@ -324,7 +324,7 @@ def _told(unreadable: dict[str, str], of: int, root: Path) -> str:
     return f"{len(unreadable)} of {of} pictures in {root} cannot be read: {', '.join(first)}{more}"
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """A path that can be printed and written as UTF-8, whatever bytes a file name has."""
     return path.encode("utf-8", "backslashreplace").decode()
 

@@ -253,6 +253,7 @@ class _Making:
             files={name: sha256(folder / name) for name in file_names(asked.to)},
             command=asked.command,
             versions={name: version(name) for name in ("vireid", "torch", *_packages(asked))},
+            weights=sha256(model.file),
         )
         write_json(folder / EXPORTED, as_json(facts))
 

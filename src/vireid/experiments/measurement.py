@@ -166,7 +166,7 @@ class Measurement:
         if self.queries is not None:
             run.queries.mkdir(exist_ok=True)
             self.queries.write(_file_of_queries(run, self))
-        stored = as_json(replace(self, queries=None))
+        stored = {**as_json(replace(self, queries=None)), "report": self.report.to_json()}
         del stored["queries"]
         write_json(run.reports / self.file_name, stored)
 

@@ -22,6 +22,7 @@ from vireid.data.records import Records, content_fingerprint
 from vireid.data.settings import Count, Whole, options
 from vireid.data.stored import check_output, writing
 from vireid.evaluation.breakdown import break_down
+from vireid.evaluation.mixed import Calibrations, check_comparison
 from vireid.evaluation.queries import Queries
 from vireid.evaluation.ranking import Ranking
 from vireid.evaluation.report import expanded
@@ -131,7 +132,8 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
         seed=run.facts.seed,
     )
     circumstances = replace(_circumstances(model, records, asked), trained_on=trained_on, shared=shared)
-    found = [_measure(features, records, one, measured, circumstances, asked.breakdown) for one in drawn]
+    shared_fits = Calibrations(features, records.identity, records.modality)
+    found = [_measure(shared_fits, records, one, measured, circumstances, asked.breakdown) for one in drawn]
     found = [_with_warnings(one, (*changed, *_about_the_training(model, one.measured), *overlap)) for one in found]
     for measurement in found:
         try:
@@ -159,6 +161,7 @@ def draw(asked: TestOptions, run: Run) -> tuple[Records, list[Drawn]]:
     for rule in rules:
         if rule.layout not in ("", layout):
             raise BadInput(f"protocol {rule.name} is for layout {rule.layout}, the data are {layout}")
+        check_comparison(rule, "cosine", asked.rerank)
     records = datasets.read(layout, root, fold=own_fold(run, layout, asked.fold))
     tested = records.where(split="test")
     columns = (tested.identity, tested.camera, tested.modality)
@@ -183,7 +186,7 @@ def own_fold(run: Run, layout: str, asked: int | None) -> int:
 
 
 def _measure(
-    features: np.ndarray,
+    calibrations: Calibrations,
     records: Records,
     drawn: Drawn,
     how: Measured,
@@ -195,7 +198,7 @@ def _measure(
 
     rules, trials = drawn
     evaluation = evaluate(
-        features,
+        calibrations.features,
         records.identity,
         rules,
         trials,
@@ -203,6 +206,7 @@ def _measure(
         reranker=find_reranker(how.rerank),
         camera=records.camera if pieces else None,
         listed=0 if circumstances.untrained else LISTED,
+        calibrations=calibrations,
     )
     columns = (records.identity, records.camera, records.path)
     breakdown = break_down(evaluation, *columns) if pieces else None

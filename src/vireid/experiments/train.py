@@ -324,6 +324,7 @@ def _data_facts(records: Records, source: Path) -> DataFacts:
         source=str(source.resolve()),
         content=content_fingerprint(records),
         scaling=records.scaling,
+        people=tuple(identities.tolist()),
     )
 
 

@@ -111,6 +111,7 @@ class ExportFacts:
         files: SHA-256 by file name.
         command, versions: how the files were made.
         format: version of the file.
+        weights: SHA-256 of the checkpoint that was exported; empty in older files.
     """
 
     run: RunFacts
@@ -125,6 +126,7 @@ class ExportFacts:
     command: str
     versions: dict[str, str | None]
     format: int = FORMAT
+    weights: str = ""
 
 
 class Exported:

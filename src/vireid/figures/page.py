@@ -18,7 +18,7 @@ from vireid.data.pictures import read_picture
 from vireid.data.protocol import protocol_names
 from vireid.data.size import Size
 from vireid.data.stored import as_json, write_text
-from vireid.evaluation.report import SHORT, TITLES, Report, incomparable
+from vireid.evaluation.report import SHORT, TITLES, Report, incomparable, mixed_legend, of_mixed_galleries
 from vireid.experiments.grouping import Difference, Group, fields_of, from_first, groups, shown
 from vireid.experiments.measurement import Circumstances, Measurement, measurements
 from vireid.experiments.rows import Found
@@ -30,6 +30,7 @@ from vireid.figures.tables import (
     MISSING,
     Document,
     Table,
+    mixed_table,
     numbers_of,
     numbers_of_difference,
     numbers_of_group,
@@ -83,6 +84,7 @@ def write_page(
         generated=any(k.measured.generated for reports in kept.values() for k in reports),
         warnings=_warnings(runs, kept),
         columns=TITLES,
+        mixed_legend=mixed_legend,
         legend=LEGEND[0].upper() + LEGEND[1:],
         verdicts=[verdict(protocol, found) for protocol, found in ordered.items() if found],
         verdict_legend=VERDICT_LEGEND,
@@ -132,6 +134,8 @@ def document(runs: Sequence[Run]) -> Document:
         lines = _lines(protocol, runs, kept, names)
         cells = tuple((line.name, *(spread(*cell, sign=line.sign) for cell in line.cells)) for line in lines)
         tables.append(Table(protocol, ("run", *SHORT.values()), cells, where=_how(next(_reports(lines)))))
+        if besides := _besides(lines):
+            tables.append(mixed_table(besides))
         numbers += [line.numbers for line in lines]
     generated = any(k.measured.generated for reports in kept.values() for k in reports)
     world = ["measured on a generated world: these numbers must not stand beside published ones"] if generated else []
@@ -262,16 +266,24 @@ def _protocol_table(protocol: str, runs: Sequence[Run], kept: Kept, names: Mappi
         "measured": _how(first),
         "rows": [{"name": line.name, "faint": line.faint, "cells": _cells(line)} for line in lines],
         "chance": None if chance is None else f"{chance:.2f}",
+        "besides": _besides(lines),
         "chart": charts.lines(curves, x="rank", y="CMC, %", y_range=(0, 100), ticks_x=(1, 5, 10, 20)),
     }
+
+
+def _besides(lines: Sequence[Line]) -> list[tuple[str, ...]]:
+    """What a gallery of both modalities gives besides: headings, and a line for each run; empty without one."""
+    runs = [(line.report, line.name) for line in lines if line.report is not None]
+    return of_mixed_galleries([report for report, _ in runs], [name for _, name in runs])
 
 
 def _how(report: Report) -> str:
     """Everything that the numbers of one protocol depend on, in one line."""
     draws = f"{len(report.trials)} draws" if len(report.trials) > 1 else "1 draw"
+    compared = f"{report.distance} distance" if report.alarms is None else "log-likelihood ratio of the cosine"
     return (
         f"{report.valid_queries} of {report.queries} queries count · {report.gallery} gallery pictures · {draws} · "
-        f"CMC of {'distinct identities' if report.cmc == 'identity' else 'pictures'} · {report.distance} distance of "
+        f"CMC of {'distinct identities' if report.cmc == 'identity' else 'pictures'} · {compared} of "
         f"the embedding {report.embedding} · flip {'yes' if report.flip else 'no'} · re-ranking {report.rerank}"
     )
 

@@ -135,7 +135,8 @@ class Subject:
         """The protocol's result, query by query, for each of its draws."""
         from vireid.evaluation.scoring import Measured, evaluate
 
-        return evaluate(self.features, self.records.identity, self.rules, self.trials, Measured())
+        records = self.records
+        return evaluate(self.features, records.identity, self.rules, self.trials, Measured(), modality=records.modality)
 
     @property
     def generated(self) -> bool:

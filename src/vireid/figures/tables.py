@@ -19,13 +19,12 @@ from typing import Any
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.stored import write_text
-from vireid.evaluation.report import METRICS, SHORT, Report
+from vireid.evaluation.report import METRICS, MISSING, SHORT, Report, mixed_legend, of_mixed_galleries
 from vireid.experiments.grouping import Difference, Group
 
 ENDINGS = {"text": (".txt",), "csv": (".csv",), "markdown": (".md", ".markdown"), "latex": (".tex",)}
 """Format → endings of its files."""
 HTML = {"html": (".html", ".htm")}
-MISSING = "–"
 
 
 class Code(str):
@@ -247,7 +246,17 @@ def of_reports(reports: Sequence[Report], titles: Sequence[str], notes: Sequence
         numbers = [spread(getattr(report, name), report.std[name] if many else None) for name in METRICS]
         counts = (f"{report.valid_queries}", f"{report.gallery}", f"{len(report.trials)}")
         lines.append((Code(title), *numbers, number(report.chance_rank1), *counts))
-    return Document((Table("", head, tuple(lines)),), tuple(map(numbers_of, reports)), tuple(notes))
+    tables = [Table("", head, tuple(lines))]
+    if besides := of_mixed_galleries(reports, titles):
+        tables.append(mixed_table([besides[0], *((Code(title), *cells) for title, *cells in besides[1:])]))
+    return Document(tuple(tables), tuple(map(numbers_of, reports)), tuple(notes))
+
+
+def mixed_table(besides: Sequence[Sequence[str]]) -> Table:
+    """What reports of a gallery of both modalities say besides, from `of_mixed_galleries`."""
+    head, *lines = besides
+    title = head[0][0].upper() + head[0][1:]
+    return Table(title, ("", *head[1:]), tuple(map(tuple, lines)), where=mixed_legend(besides))
 
 
 def numbers_of(report: Report) -> dict[str, Any]:
@@ -261,7 +270,19 @@ def numbers_of(report: Report) -> dict[str, Any]:
         **{f"{name}_std": report.std[name] for name in METRICS},
         "trials": len(report.trials),
         **{name: stored[name] for name in (*rest, *how)},
+        **_numbers_of_mixed(report),
     }
+
+
+def _numbers_of_mixed(report: Report) -> dict[str, float]:
+    """The columns that only a gallery of both modalities has."""
+    if report.own_modality is None:
+        return {}
+    found = {"own_modality": report.own_modality}
+    for one in report.alarms or ():
+        name = f"alarms_{one.strangers:g}"
+        found |= {name: one.share, f"{name}_lower": one.lower, f"{name}_upper": one.upper}
+    return found
 
 
 def number(value: float | None) -> str:

@@ -136,6 +136,7 @@ def make_index(url: str | Path, path: Path, *, checkpoint: str = "last", state: 
     Raises:
         BadInput: the model cannot be read, the index is of another model, or the calibration is.
     """
+    folder = state_folder(url, state)
     model = load_model(path, checkpoint)
     facts = facts_of(model)
     calibration = calibration_beside(path, facts.fingerprint)
@@ -146,7 +147,7 @@ def make_index(url: str | Path, path: Path, *, checkpoint: str = "last", state: 
             store.keep(CALIBRATION, calibration.as_text())
         elif (kept := store.kept(CALIBRATION)) is not None:
             calibration = Calibration.from_text(kept, f"the calibration in {url}")
-        index = Index(str(url), store, facts, calibration, state_folder(url, state), path)
+        index = Index(str(url), store, facts, calibration, folder, path)
     except BaseException:
         store.close()
         raise
@@ -181,10 +182,19 @@ def load_model(path: Path, checkpoint: str = "last") -> Model:
 
 
 def fingerprint(model: Model) -> str:
-    """What identifies the vectors of a model: a SHA-256 of weights, recipe, size, embedding and runtime."""
+    """What identifies the vectors of a model: a SHA-256 of weights, recipe, size, embedding and arithmetic.
+
+    A float32 export has the fingerprint of its run: what they compute differs by no more than an export may, see
+    `vireid.export.parity`. An int8 export has one of its own, and so has an export of an older version, which does not
+    know its checkpoint.
+    """
+    from vireid.export.runtime import Exported
     from vireid.networks.weights import sha256
 
-    parts = [sha256(model.file), model.recipe, str(model.size), "neck", model.runtime]
+    weights, arithmetic = sha256(model.file), model.runtime
+    if isinstance(model.source, Exported) and model.source.facts.weights and not model.source.facts.int8:
+        weights, arithmetic = model.source.facts.weights, ""
+    parts = [weights, model.recipe, str(model.size), "neck", arithmetic]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -202,19 +212,24 @@ def facts_of(model: Model) -> ModelFacts:
     )
 
 
+def is_url(index: str | Path) -> bool:
+    """Whether an index is in a server, and not a folder."""
+    return isinstance(index, str) and re.match(r"[a-zA-Z][\w+.-]*://", index) is not None
+
+
 def state_folder(url: str | Path, given: Path | None = None) -> Path:
     """The private folder of this machine that belongs to an index. It is made if it is not there.
 
     Of an index in a folder it is that folder. Of one in Milvus it is the given folder, or one below `XDG_STATE_HOME`.
     """
-    if isinstance(url, str) and re.match(r"[a-zA-Z][\w+.-]*://", url):
-        place = re.sub(r"[^\w.-]+", "_", url.split("?")[0])
+    if is_url(url):
+        place = re.sub(r"[^\w.-]+", "_", str(url).split("?")[0])
         usual = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vireid" / place
         folder = given or usual
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
     if given is not None:
-        raise BadInput(f"the index {url} is a folder, which holds its journal itself: leave out the state folder {given}")
+        raise BadInput(f"the index {url} is a folder, which is its own state folder: leave out {given}")
     return Path(os.fspath(url))
 
 

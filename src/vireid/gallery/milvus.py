@@ -16,7 +16,9 @@ Answers are those of the folder. What the server does differently is made good h
 - Messages above 64 MB are refused: here they have about 4 MB.
 - Columns are held in memory, so thumbnails have no place there: they are files, in the folder of `?thumbnails=FOLDER`.
 
-The index is FLAT with inner products, which is exact. The token comes from the environment, never from the URL.
+The index is FLAT with inner products, which is exact. `?index=ivf_sq8` and `?index=hnsw` choose an approximate one when
+a gallery is made: it needs less memory or less time, and misses some of the nearest rows. The scores of those that it
+finds are exact all the same. The token comes from the environment, never from the URL.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from vireid.gallery.row import LONG, MODALITIES, NAME, Row, Where, checked_ids, 
 from vireid.gallery.store import EVERY_ROW, Facts, Hit, check_document, check_facts, checked_search, ranked
 from vireid.gallery.thumbnails import Thumbnails
 
+OPTIONS = ("consistency", "thumbnails", "index")
 SCHEMES = {"milvus": "http", "milvus+tls": "https"}
 TOKEN = "VIREID_MILVUS_TOKEN"
 LEVELS = {"strong": "Strong", "bounded": "Bounded"}
@@ -48,6 +51,12 @@ MOST = 16_384  # rows that one call of the server can give
 MORE = 16  # rows that are asked for beyond those wanted
 MESSAGE = 4 * 2**20  # bytes
 SECONDS = 60.0
+INDEXES: dict[str, tuple[dict[str, int], Callable[[int], dict[str, int]]]] = {
+    "flat": ({}, lambda limit: {}),
+    "ivf_sq8": ({"nlist": 1024}, lambda limit: {"nprobe": 64}),
+    "hnsw": ({"M": 16, "efConstruction": 200}, lambda limit: {"ef": max(128, limit)}),
+}
+"""Kind of index → how it is built, and how a search for so many rows uses it."""
 Pairs = list[tuple[str, float]]
 """Ids and scores."""
 _HEX = "0123456789abcdef"
@@ -56,16 +65,23 @@ _COLUMNS = ["id", "content", "source", "path", "camera", "modality", "time", "tr
 
 @dataclass(frozen=True)
 class Address:
-    """The parts of `milvus://host:port/name?consistency=…&thumbnails=…`.
+    """The parts of `milvus://host:port/name?consistency=…&thumbnails=…&index=…`.
 
     >>> Address.parse("milvus://localhost:19530/station?consistency=bounded")
-    Address(uri='http://localhost:19530', name='station', level='Bounded', thumbnails=None)
+    Address(uri='http://localhost:19530', name='station', level='Bounded', thumbnails=None, index=None)
+
+    Attributes:
+        uri, name: the server, and the gallery in it.
+        level: `Strong` or `Bounded`.
+        thumbnails: the folder of thumbnails; None keeps none.
+        index: a key of `INDEXES`, for a gallery that is made; None for `flat`.
     """
 
     uri: str
     name: str
     level: str = "Strong"
     thumbnails: Path | None = None
+    index: str | None = None
 
     @classmethod
     def parse(cls, url: str) -> Address:
@@ -85,14 +101,17 @@ class Address:
         if not host or port is None or not re.fullmatch(r"[A-Za-z_]\w{0,99}", name, re.ASCII) or parts.fragment:
             raise BadInput(f"'{url}' is not like milvus://host:port/name, with a name of letters, digits and _")
         given = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if strange := sorted(set(given) - {"consistency", "thumbnails"}):
-            raise unknown("option of a gallery's URL", strange[0], ("consistency", "thumbnails"))
+        if strange := sorted(set(given) - set(OPTIONS)):
+            raise unknown("option of a gallery's URL", strange[0], OPTIONS)
         level = given.get("consistency", "strong")
         if level not in LEVELS:
             raise unknown("consistency", level, LEVELS)
+        index = given.get("index")
+        if index is not None and index not in INDEXES:
+            raise unknown("index", index, INDEXES)
         folder = Path(given["thumbnails"]) if given.get("thumbnails") else None
         host = f"[{host}]" if ":" in host else host
-        return cls(f"{SCHEMES[parts.scheme]}://{host}:{port}", name, LEVELS[level], folder)
+        return cls(f"{SCHEMES[parts.scheme]}://{host}:{port}", name, LEVELS[level], folder, index)
 
 
 class MilvusStore:
@@ -112,6 +131,7 @@ class MilvusStore:
             self._collection = self._find(made)
             self._model, self._width = self._made()
             check_facts(f"{address.name} of {address.uri}", Facts(self._model, self._width, 0, 0), made)
+            self.index = self._kind_of_index()
             self._call("load_collection", self._collection)
         except BaseException:
             self.close()
@@ -171,7 +191,12 @@ class MilvusStore:
         if where.passes_none() or not len(queries):
             return [[] for _ in queries]
         expression = _expression(where)
-        candidates = sure_candidates(lambda some, limit: self._nearest(some, limit, expression), queries, top)
+        if self.index == "flat":
+            candidates = sure_candidates(lambda some, limit: self._nearest(some, limit, expression), queries, top)
+        else:
+            # What it knows of scores is approximate too, so more rows are scored anew than are wanted.
+            found = self._nearest(queries, min(2 * top + MORE, MOST), expression)
+            candidates = [[id for id, _ in pairs] for pairs in found]
         stored = self._vectors(sorted({one for ids in candidates for one in ids}))
         hits = []
         for query, ids in zip(queries, candidates, strict=True):
@@ -182,7 +207,8 @@ class MilvusStore:
 
     def _nearest(self, queries: np.ndarray, limit: int, expression: str) -> list[Pairs]:
         """The nearest rows of each query that pass."""
-        asked = {"limit": limit, "filter": expression, "anns_field": "vector"}
+        how = {"metric_type": "IP", "params": INDEXES[self.index][1](limit)}
+        asked = {"limit": limit, "filter": expression, "anns_field": "vector", "search_params": how}
         step = max(1, min(MESSAGE // (4 * self._width), MESSAGE // (64 * limit)))  # 64 bytes for an id and a score
         found = []
         for start in range(0, len(queries), step):
@@ -278,7 +304,8 @@ class MilvusStore:
             schema.add_field(column, types.VARCHAR, max_length=most)
         schema.add_field("vector", types.FLOAT_VECTOR, dim=made.width)
         index = client.prepare_index_params()
-        index.add_index("vector", index_type="FLAT", metric_type="IP")
+        kind = self._address.index or "flat"
+        index.add_index("vector", index_type=kind.upper(), metric_type="IP", params=INDEXES[kind][0])
         asked = {"schema": schema, "index_params": index, "consistency_level": "Strong"}
         try:
             self._call("create_collection", collection, **asked)
@@ -294,6 +321,24 @@ class MilvusStore:
         if set(width) != {*_COLUMNS, "vector"}:
             raise BadInput(f"the collection {self._collection} of {self._address.uri} has other columns than a gallery")
         return self._collection.rpartition("_")[2], int(width["vector"])
+
+    def _kind_of_index(self) -> str:
+        """The kind of the collection's index, a key of `INDEXES`.
+
+        Raises:
+            BadInput: it is of another kind, or not of the one that the URL names.
+        """
+        found = [
+            self._call("describe_index", self._collection, one) for one in self._call("list_indexes", self._collection)
+        ]
+        kinds = [str(one.get("index_type", "")).lower() for one in found if one and one.get("field_name") == "vector"]
+        kind = kinds[0] if kinds else "flat"
+        where = f"the gallery {self._address.name} of {self._address.uri}"
+        if kind not in INDEXES:
+            raise BadInput(f"{where} has an index {kind}, which vireid does not know; it knows {', '.join(INDEXES)}")
+        if self._address.index not in (None, kind):
+            raise BadInput(f"{where} has the index {kind}, not {self._address.index}: it is chosen when one is made")
+        return kind
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
         return self._said(lambda: getattr(self._client, method)(*arguments, timeout=SECONDS, **named))

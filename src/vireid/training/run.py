@@ -104,6 +104,8 @@ class DataFacts:
         content: `vireid.data.records.content_fingerprint` of the training pictures; empty in older runs.
         scaling: how grey pictures with 16 bits became 8 bits, see `vireid.data.pictures.Scaling`.
         shared: number of people in more than one split, which `--allow-overlap` allowed.
+        people: the data set's own identity numbers of the people that were trained on, ascending; empty in older runs.
+            See `vireid.experiments.trained` for when equal numbers are one person.
     """
 
     layout: str
@@ -118,6 +120,7 @@ class DataFacts:
     content: str = ""
     scaling: str = "full"
     shared: int = 0
+    people: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from vireid.cli.gallery import build, calibrate, search, serve
+from vireid.cli.gallery import build, calibrate, demo, records, search, serve
 
-GROUPS = (calibrate, build, search, serve)
+GROUPS = (demo, calibrate, build, search, serve, records)
 
 
 def register(verbs: argparse._SubParsersAction) -> None:

@@ -28,6 +28,8 @@ _EXCLUDED = {
     "location": "Pairs of one place are left out, as the protocol does.",
     "camera": "Pairs of one camera are left out, as the protocol does.",
     "identity-camera": "Pairs of one person and one camera are left out, as the protocol does.",
+    "identity-location": "Pairs of one person and one place are left out, as the protocol does.",
+    "identity-modality": "Pairs of one person within a modality are left out, as the protocol does.",
 }
 
 

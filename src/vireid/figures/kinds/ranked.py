@@ -32,6 +32,8 @@ EXCLUDED = {
     "location": "Gallery pictures of the query's own place are excluded, as the protocol says. ",
     "camera": "Gallery pictures of the query's own camera are excluded, as the protocol says. ",
     "identity-camera": "The person's gallery pictures from the query's own camera are excluded, as the protocol says. ",
+    "identity-location": "The person's gallery pictures of the query's own place are excluded, as the protocol says. ",
+    "identity-modality": "The person's pictures of the query's own modality are excluded, as the protocol says. ",
 }
 
 
@@ -59,6 +61,8 @@ def figures(subjects: Sequence[Subject], choices: Choices) -> list[Figure]:
     first = subjects[0]
     if first.rules.tracklets != "none":
         raise DoesNotApply(f"protocol {first.rules.name} ranks tracklets, which are no single pictures")
+    if first.rules.compare != "distance":
+        raise DoesNotApply(f"protocol {first.rules.name} ranks by ratios, and the lists show cosines")
     for other in subjects[1:]:
         if not np.array_equal(first.records.path, other.records.path):
             raise DoesNotApply(

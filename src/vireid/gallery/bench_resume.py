@@ -1,0 +1,289 @@
+"""`vireid bench store`: a store is filled by a process that is killed, filled to the end by another one, and searched.
+
+The rows are made up (`vireid.gallery.bench.vectors_of`). What the store answers at the end is compared with a plain
+loop over all vectors: ids and float64 scores must be equal.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vireid.data.errors import BadInput
+from vireid.data.modality import Modality
+from vireid.data.settings import Count, Whole, options
+from vireid.gallery.bench import BATCH, CAMERAS, MODEL, TOP, part_of, queries_of, row_id, rows_of, vectors_of
+from vireid.gallery.product import float32_error, scores
+from vireid.gallery.row import Where
+from vireid.gallery.store import Hit, Store, ranked
+from vireid.gallery.store import open as open_gallery
+from vireid.training.progress import Progress, Quiet
+
+CHECKED = 8
+"""Queries whose answers are compared with the plain loop, without a filter and with one."""
+MANY = 64
+EVERYTHING = Where(modality=Modality.VISIBLE)
+CAMERA = 3
+ONE_CAMERA = Where(modality=Modality.VISIBLE, cameras=(str(CAMERA),))
+
+
+@options
+class StoreOptions:
+    """What `vireid bench store` is asked to do.
+
+    Attributes:
+        store: a folder that is not there yet, or `milvus://host:port/name` with a free name.
+        rows, width: how many vectors, and how long.
+        kills: how often the writing process is killed, at random moments.
+        rounds: how often each search is measured.
+        seed: of the moments.
+        keep: leave the store there at the end.
+    """
+
+    store: str
+    rows: Count = 100_000
+    width: Count = 2048
+    kills: Whole = 1
+    rounds: Count = 7
+    seed: Whole = 0
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What was found after a kill.
+
+    Attributes:
+        acknowledged: rows whose `upsert` had returned.
+        stored: rows that the store had when it was opened again; never fewer.
+        seconds: until it was open again.
+    """
+
+    acknowledged: int
+    stored: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StoreFigures:
+    """What `vireid bench store` measured.
+
+    Attributes:
+        rows, width: what was stored.
+        rows_per_second: of the writing, with the time in which the processes start.
+        killed: what was found after each kill.
+        seconds: search → the median of its seconds.
+        disk: bytes of a folder; None for a server.
+    """
+
+    rows: int
+    width: int
+    rows_per_second: float
+    killed: tuple[Killed, ...]
+    seconds: dict[str, float]
+    disk: int | None
+
+
+def bench_store(asked: StoreOptions, progress: Progress = Quiet()) -> StoreFigures:  # noqa: B008 has no state
+    """Fill a store in spite of kills, compare its answers, and measure its searches.
+
+    Raises:
+        BadInput: the store is there already, or cannot be used.
+        RuntimeError: an acknowledged row is lost, or an answer is wrong.
+    """
+    _check_free(asked.store)
+    draw = random.Random(asked.seed)
+    goals = sorted(draw.sample(range(1, max(asked.rows // BATCH, asked.kills + 1)), asked.kills))
+    done, seconds, killed = 0, 0.0, []
+    for goal in [*(goal * BATCH for goal in goals), asked.rows]:
+        if done == asked.rows:  # the process was faster than the kill
+            break
+        start = time.perf_counter()
+        done, ended = write(asked, done, goal, draw.random(), progress)
+        seconds += time.perf_counter() - start
+        if not ended:
+            killed.append(_after_kill(asked, done))
+            progress.say(f"killed after {done:,} rows were acknowledged; {killed[-1].stored:,} are there")
+    with open_gallery(asked.store) as store:
+        if (count := store.count()) != asked.rows:
+            raise RuntimeError(f"{asked.rows:,} rows were acknowledged, and {count:,} are there")
+        check_answers(store, asked.rows, asked.width, progress)
+        searches = measured(store, asked)
+    found = StoreFigures(asked.rows, asked.width, asked.rows / seconds, tuple(killed), searches, _disk(asked.store))
+    if not asked.keep:
+        _remove(asked.store)
+    return found
+
+
+def write(asked: StoreOptions, done: int, goal: int, moment: float, progress: Progress) -> tuple[int, bool]:
+    """Write from row `done` on in another process, which is killed in the batch after row `goal` if more are to come.
+
+    Args:
+        asked: the store and its size.
+        done: rows that are acknowledged.
+        goal: after how many rows it is killed.
+        moment: when in the batch, 0 to 1.
+        progress: where the bar is shown.
+
+    Returns:
+        How many rows are acknowledged, and whether the process reached its end.
+
+    Raises:
+        BadInput: it failed.
+    """
+    words = [asked.store, str(asked.rows), str(asked.width), str(done)]
+    child = subprocess.Popen([sys.executable, "-m", __name__, *words], stdout=subprocess.PIPE, text=True)
+    batches, last = [], time.perf_counter()
+    with progress.bar(f"writing {asked.rows:,} × {asked.width}") as advance, child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            done = int(line)
+            batches.append(time.perf_counter() - last)
+            last += batches[-1]
+            advance(done, asked.rows)
+            if goal <= done < asked.rows:
+                time.sleep(moment * statistics.median(batches))
+                child.kill()
+                done = int([line, *child.stdout][-1])  # it may have acknowledged another batch meanwhile
+    if child.returncode not in (0, -signal.SIGKILL):
+        raise BadInput(f"the writing process failed with code {child.returncode}; what it said stands above")
+    return done, child.returncode == 0
+
+
+def _write_here(url: str, rows: int, width: int, done: int) -> None:
+    """What the other process does: write the rest, and print how many rows are acknowledged after each batch."""
+    with open_gallery(url, model=MODEL, width=width) as store:
+        for first in range(done - done % BATCH, rows, BATCH):
+            part = part_of(first, rows, width)
+            store.upsert(rows_of(first, part))
+            print(first + len(part), flush=True)
+
+
+def _after_kill(asked: StoreOptions, acknowledged: int) -> Killed:
+    start = time.perf_counter()
+    with open_gallery(asked.store) as store:
+        seconds = time.perf_counter() - start
+        stored = store.count()
+        if stored < acknowledged:
+            raise RuntimeError(f"{acknowledged:,} rows were acknowledged before the kill, and {stored:,} are there")
+        first = acknowledged - BATCH  # the last acknowledged batch
+        wanted = part_of(first, asked.rows, asked.width)
+        there = store.get(row_id(n) for n in range(first, acknowledged))
+        for n, vector in enumerate(wanted, first):
+            row = there.get(row_id(n))
+            if row is None or row.vector is None or not np.array_equal(row.vector, vector):
+                raise RuntimeError(f"row {n:,} was acknowledged before the kill, and is not there unchanged")
+    return Killed(acknowledged, stored, seconds)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def check_answers(store: Store, rows: int, width: int, progress: Progress = Quiet()) -> None:  # noqa: B008 no state
+    """Compare answers with a plain loop over all vectors, without a filter and with one.
+
+    Raises:
+        RuntimeError: an id or a score differs.
+    """
+    queries = queries_of(CHECKED, rows, width)
+    wanted = plain_answers(queries, rows, width, (None, CAMERA), progress)
+    for where, answers in zip((EVERYTHING, ONE_CAMERA), wanted, strict=True):
+        for query, (found, right) in enumerate(zip(store.search(queries, TOP, where), answers, strict=True)):
+            if found != right:
+                raise RuntimeError(f"query {query}: the store's answer is not that of the plain loop")
+
+
+def plain_answers(
+    queries: np.ndarray, rows: int, width: int, cameras: Sequence[int | None], progress: Progress
+) -> list[list[list[Hit]]]:
+    """For each camera, or for all of them (None): the best vectors of each query, by a loop over the parts.
+
+    The scores are float64 sums.
+    """
+    best: list[list[list[Hit]]] = [[[] for _ in queries] for _ in cameras]
+    with progress.bar("comparing") as advance:
+        for first, part in vectors_of(rows, width):
+            near, places = queries @ part.T, np.arange(first, first + len(part))
+            for camera, own in zip(cameras, best, strict=True):
+                passes = np.ones(len(part), bool) if camera is None else places % CAMERAS == camera
+                for q, query in enumerate(queries):
+                    own[q] = _better(own[q], query, part, near[q], np.flatnonzero(passes), first)
+            advance(first + len(part), rows)
+    return best
+
+
+def _better(
+    known: list[Hit], query: np.ndarray, part: np.ndarray, near: np.ndarray, passing: np.ndarray, first: int
+) -> list[Hit]:
+    """The best of those that are known and of a part of the vectors, whose float32 products are near enough."""
+    least = known[-1].score - 2 * float32_error(len(query)) if len(known) == TOP else -np.inf
+    new = passing[near[passing] >= least]
+    ids = [*(hit.id for hit in known), *(row_id(first + n) for n in new.tolist())]
+    return ranked(ids, np.concatenate([[hit.score for hit in known], scores(query, part[new])]), TOP)
+
+
+def measured(store: Store, asked: StoreOptions) -> dict[str, float]:
+    """The median seconds of four searches. Each is called once before."""
+    many = queries_of(MANY, asked.rows, asked.width)
+    searches: dict[str, Callable[[], Any]] = {
+        "one query": lambda: store.search(many[:1], TOP, EVERYTHING),
+        "one query, 1 of 6 cameras": lambda: store.search(many[:1], TOP, ONE_CAMERA),
+        f"{MANY} queries": lambda: store.search(many, TOP, EVERYTHING),
+        "count": lambda: store.count(ONE_CAMERA),
+    }
+    found = {}
+    for name, search in searches.items():
+        search()
+        times = []
+        for _ in range(asked.rounds):
+            start = time.perf_counter()
+            search()
+            times.append(time.perf_counter() - start)
+        found[name] = statistics.median(times)
+    return found
+
+
+# --- the store itself -------------------------------------------------------------------------------------------------
+
+
+def _check_free(url: str) -> None:
+    """Refuse a store that is there already."""
+    if "://" not in url and os.path.lexists(url):
+        raise BadInput(f"{url} is there already: the benchmark fills a store of its own, so give another name")
+    if "://" in url:
+        from vireid.gallery.bench_search import free_address
+
+        free_address(url)
+
+
+def _disk(url: str) -> int | None:
+    if "://" in url:
+        return None
+    return sum(file.stat().st_size for file in Path(url).iterdir() if file.is_file())
+
+
+def _remove(url: str) -> None:
+    """Remove the store that was made."""
+    if "://" not in url:
+        shutil.rmtree(url)
+        return
+    from vireid.gallery.bench_search import bare_client
+
+    with bare_client(url) as (client, collection):
+        client.drop_collection(collection)
+
+
+if __name__ == "__main__":
+    _write_here(sys.argv[1], *map(int, sys.argv[2:]))

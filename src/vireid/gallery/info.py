@@ -1,0 +1,171 @@
+"""`vireid gallery info`: what an index holds, where it came from, and what could not be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vireid.gallery.index import Index, ModelFacts, is_url, open_index
+from vireid.gallery.journal import Journal
+from vireid.gallery.row import Row
+from vireid.gallery.times import time_text
+from vireid.training.progress import Progress, Quiet
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """The rows of one camera."""
+
+    camera: str
+    visible: int
+    infrared: int
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """The rows of one source.
+
+    Attributes:
+        name: of the source.
+        place: what was named in the build; empty if another machine built it.
+        rows: pictures.
+        unreadable: pictures that could not be read when a build last looked at them.
+        built: when a build last went through it to the end, ISO 8601; None if never, or not on this machine.
+    """
+
+    name: str
+    place: str
+    rows: int
+    unreadable: int
+    built: str | None
+
+
+@dataclass(frozen=True)
+class CalibrationFacts:
+    """The calibration of an index: the data, the number of people, and warnings."""
+
+    data: str
+    people: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What an index is.
+
+    Attributes:
+        index: its URL or folder.
+        model: the model that its vectors are from.
+        calibration: None if the model was not calibrated.
+        visible, infrared: rows.
+        cameras: by name.
+        sources: by name.
+        first, last: times of the pictures, ISO 8601; None if no picture has one.
+        without_time: rows without a time.
+        persons: different persons; rows without one do not count.
+        duplicates: rows whose bytes an earlier row has already.
+        dead: vectors of deleted and replaced rows that are still in the files; `vireid gallery prune` removes them.
+        bytes: size of the index's folder; None for one in a server.
+        unreadable: source → path → reason.
+    """
+
+    index: str
+    model: ModelFacts
+    calibration: CalibrationFacts | None
+    visible: int
+    infrared: int
+    cameras: tuple[CameraFacts, ...]
+    sources: tuple[SourceFacts, ...]
+    first: str | None
+    last: str | None
+    without_time: int
+    persons: int
+    duplicates: int
+    dead: int
+    bytes: int | None
+    unreadable: dict[str, dict[str, str]]
+
+
+def info(url: str | Path, *, state: Path | None = None, progress: Progress = Quiet()) -> Info:  # noqa: B008 no state
+    """Look through all rows of an index, without their vectors.
+
+    Raises:
+        BadInput: there is no index, or it cannot be read.
+    """
+    with open_index(url, state=state) as index, Journal(index.folder) as journal:
+        counted = _Counted(index, progress)
+        unreadable: dict[str, dict[str, str]] = {}
+        for source, path, reason in journal.unreadable():
+            unreadable.setdefault(source, {})[path] = reason
+        known = {one.name: one for one in journal.sources()}
+        names = sorted({*known, *counted.sources})
+        calibration = index.calibration
+        return Info(
+            index=str(url),
+            model=index.facts,
+            calibration=calibration
+            and CalibrationFacts(calibration.data, calibration.people, tuple(calibration.warnings)),
+            visible=sum(counted.cameras[0].values()),
+            infrared=sum(counted.cameras[1].values()),
+            cameras=counted.camera_facts(),
+            sources=tuple(
+                SourceFacts(
+                    name=name,
+                    place=known[name].place if name in known else "",
+                    rows=counted.sources[name],
+                    unreadable=len(unreadable.get(name, {})),
+                    built=time_text(known[name].built) if name in known else None,
+                )
+                for name in names
+            ),
+            first=time_text(counted.first),
+            last=time_text(counted.last),
+            without_time=counted.without_time,
+            persons=len(counted.persons),
+            duplicates=counted.duplicates,
+            dead=index.store.facts().dead,
+            bytes=None if is_url(url) else sum(one.stat().st_size for one in index.folder.rglob("*") if one.is_file()),
+            unreadable=unreadable,
+        )
+
+
+class _Counted:
+    """What is counted in one pass over the rows."""
+
+    def __init__(self, index: Index, progress: Progress) -> None:
+        self.cameras: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self.sources: Counter[str] = Counter()
+        self.first: int | None = None
+        self.last: int | None = None
+        self.without_time = self.duplicates = 0
+        self.persons: set[str] = set()
+        self._contents: set[int] = set()
+        many = index.store.count()
+        with progress.bar("counting") as advance:
+            for done, row in enumerate(index.store.iterate(), 1):
+                self._count(row)
+                if done % 1000 == 0:
+                    advance(done, many)
+
+    def _count(self, row: Row) -> None:
+        self.cameras[row.modality][row.camera] += 1
+        self.sources[row.source] += 1
+        if row.person is not None:
+            self.persons.add(row.person)
+        if row.time is None:
+            self.without_time += 1
+        else:
+            self.first = row.time if self.first is None else min(self.first, row.time)
+            self.last = row.time if self.last is None else max(self.last, row.time)
+        content = int(row.content[:15], 16)  # 60 bits: two of a hundred million are equal by chance in one case of 200
+        self.duplicates += content in self._contents
+        self._contents.add(content)
+
+    def camera_facts(self) -> tuple[CameraFacts, ...]:
+        """The rows of each camera, numbers in their order."""
+        visible, infrared = self.cameras
+        names: Iterable[str] = {*visible, *infrared}
+        ordered = sorted(names, key=lambda one: (0, int(one), one) if one.isdecimal() else (1, 0, one))
+        return tuple(CameraFacts(one, visible[one], infrared[one]) for one in ordered)
