@@ -82,7 +82,10 @@ def test_measurements_are_kept_and_old_ones_have_no_new_fields(tested):
 def test_the_page_shows_what_the_first_ranks_hold_and_the_alarms(tested, tmp_path):
     write_page(tmp_path / "page.html", [open_run(tested)])
     page = re.sub(r"\s+", " ", (tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert page.count("own modality in the first 10") == 8 and page.count("alarms ≤ 0.1<small>(predicted ≤ 9.5)</small>") == 4
+    assert (
+        page.count("own modality in the first 10") == 8
+        and page.count("alarms ≤ 0.1<small>(predicted ≤ 9.5)</small>") == 4
+    )
     assert page.count("after all pictures of their person were taken out of the gallery") == 4
     assert "log-likelihood ratio of the cosine" in page
     assert main(["report", str(tested), "--format", "markdown"]) == 0

@@ -68,7 +68,7 @@ def served(
     thread = threading.Thread(target=lambda: server.run([listening]), daemon=True)
     thread.start()
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 200
         while not server.started or (wait and not engine.worker.ready.is_set()):
             assert engine.worker.trouble is None, engine.worker.trouble
             assert time.monotonic() < until and thread.is_alive()

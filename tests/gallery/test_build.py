@@ -169,10 +169,14 @@ def test_a_touched_picture_is_read_and_not_embedded(
 
 
 def test_a_changed_picture_replaces_its_row(index: Path, run: Path, cameras: Path) -> None:
+    """It has the size of the old one, and another time."""
+    changed = "visible/gate/001.jpg"
+    old, new = ((save(cameras / name, n)).read_bytes() for n, name in ((1, changed), (555, "visible/gate/other.jpg")))
+    (cameras / "visible/gate/other.jpg").unlink()
+    write(cameras / changed, old.ljust(9000, b"\0"))
     built(index, run, cameras)
     before = everything(index)
-    changed = "visible/gate/001.jpg"
-    save(cameras / changed, 555, time=PAST + 1)
+    write(cameras / changed, new.ljust(9000, b"\0"), time=PAST + 1)
     save(cameras / "visible/gate/new.jpg", 556)
     found = built(index, run, cameras)
     assert (found.listed, found.embedded, found.unchanged, found.visible) == (11, 2, 9, 7)
@@ -224,7 +228,7 @@ def test_unreadable_pictures_are_told_each_time_and_tried_when_they_change(
     whole = (cameras / "visible/gate/001.jpg").read_bytes()
     cut = write(cameras / "visible/gate/cut.jpg", whole[: len(whole) // 2])
     write(cameras / "visible/gate/empty.jpg", b"")
-    write(cameras / "visible/gate/text.jpg", b"no picture")
+    text = write(cameras / "visible/gate/text.jpg", b"no picture".ljust(9000))
     os.symlink(cameras / "nowhere", cameras / "visible/gate/link.jpg")
     os.mkfifo(cameras / "visible/gate/pipe.jpg")
     long = "x" * 200
@@ -252,7 +256,7 @@ def test_unreadable_pictures_are_told_each_time_and_tried_when_they_change(
         assert found.visible + found.infrared == 10
     good = save(cameras / "other.jpg", 8).read_bytes()
     (cameras / "other.jpg").unlink()
-    write(cut, good[: cut.stat().st_size].ljust(cut.stat().st_size, b"\0"))  # size and time as before: not looked at
+    write(text, good.ljust(9000, b"\0"))  # size and time as before: not looked at
     assert len(built(index, run, cameras, camera="all").unreadable[str(cameras.resolve())]) == 7
     write(cut, good, time=PAST + 1)
     found = built(index, run, cameras, camera="all")
@@ -294,7 +298,7 @@ def test_equal_pictures_have_a_row_each_and_are_counted(index: Path, run: Path, 
 
 def test_a_file_that_changes_within_the_clocks_grain_is_looked_at_again(index: Path, run: Path, cameras: Path) -> None:
     """Two writes in one tick of the clock: the second one has the size and the time of the first."""
-    file, now = cameras / "visible/gate/001.jpg", time.time()
+    file, now = cameras / "visible/gate/001.jpg", time.time() + 100
     one, other = (save(cameras / f"{n}.png", n).read_bytes() for n in (1, 2))
     size = max(len(one), len(other))
     write(file, one.ljust(size, b"\0"), time=now)

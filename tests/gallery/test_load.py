@@ -239,8 +239,8 @@ def test_clients_that_leave_hold_nothing(folder: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_every_answer_of_a_killed_service_is_in_the_log(folder: Path) -> None:
     """What somebody has seen is on disk, whenever the service ends."""
-    command = [sys.executable, "-m", "vireid.cli.main", "gallery", "serve", str(folder), "--port", "0", "--rate", "1000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    serve = [sys.executable, "-m", "vireid.cli.main", "gallery", "serve", str(folder)]
+    process = subprocess.Popen([*serve, "--port", "0", "--rate", "1000"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     seen: list[tuple[str, ...]] = []
     try:

@@ -294,3 +294,5 @@ def test_bytes_that_a_reader_held_are_removed_by_the_next_call(
         assert left_in(index, removed)
         assert expire(opened, START + 5 * HOUR) == 0
         assert left_in(index, removed) == []
+        with open_store(index) as store:
+            store.keep("note", "another may write")

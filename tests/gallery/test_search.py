@@ -90,15 +90,26 @@ def as_expected(answer: Answer) -> list[tuple[str, float, float | None, float | 
     ]
 
 
+NONE = st.none() | st.none() | st.none()
 WHERES = st.builds(
     Where,
-    modality=st.sampled_from((None, VISIBLE, INFRARED)),
-    cameras=st.none() | st.lists(st.sampled_from(("0", "1", "2", "9", "x")), max_size=2).map(tuple),
-    sources=st.none() | st.just(("gate",)),
-    tracklets=st.none() | st.just(("t1", "t2", "t3")),
-    since=st.none() | st.integers(0, 25).map(lambda n: 1_772_330_000_000 + n * 60_000),
-    ids=st.none() | st.lists(st.sampled_from([row.id for row in ROWS]), max_size=9).map(tuple),
+    modality=st.sampled_from((None, None, VISIBLE, INFRARED)),
+    cameras=NONE | st.lists(st.sampled_from(("0", "1", "2", "9", "x")), max_size=3).map(tuple),
+    sources=NONE | st.just(("gate",)),
+    tracklets=NONE | st.just(("t1", "t2", "t3")),
+    since=NONE | st.integers(0, 25).map(lambda n: 1_772_330_000_000 + n * 60_000),
+    ids=NONE | st.lists(st.sampled_from([row.id for row in ROWS]), max_size=9).map(tuple),
 )
+
+
+@pytest.mark.parametrize("which", sorted(CALIBRATIONS))
+def test_the_whole_list_is_that_of_a_loop_over_all_rows(index: Index, which: str) -> None:
+    searched = replace(index, calibration=CALIBRATIONS[which])
+    queries = [query_from(index, row.id) for row in ROWS[::5]]
+    for query, answer in zip(queries, search(searched, queries, top=1000), strict=True):
+        lists, counts = expected(CALIBRATIONS[which], query, Where())
+        assert as_expected(answer) == [four for one in lists for four in one]
+        assert sum(counts.values()) == len(answer.matches) == len(ROWS) - 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -106,8 +117,8 @@ WHERES = st.builds(
     where=WHERES,
     which=st.sampled_from(sorted(CALIBRATIONS)),
     chosen=st.lists(st.integers(0, len(ROWS) - 1), min_size=1, max_size=4),
-    top=st.integers(1, 30),
-    start=st.integers(0, 40),
+    top=st.integers(1, 30) | st.just(50),
+    start=st.integers(0, 9) | st.integers(0, 40),
 )
 def test_an_answer_is_that_of_a_loop_over_all_rows(
     index: Index, where: Where, which: str, chosen: list[int], top: int, start: int
@@ -210,6 +221,16 @@ def test_a_search_reaches_to_the_thousandth_match_and_no_further(tmp_path: Path)
         assert [one.rank for one in last.matches] == list(range(901, 1001)) and last.next is None
         (page,) = search(index, [query], top=300, start=600)
         assert page.next == 900
+
+
+def test_a_list_ends_where_the_store_could_not_say_what_comes_next(tmp_path: Path) -> None:
+    """The store gives 1,000 visible pictures. One is the query, so whether the 1,000th is visible is not known."""
+    rows = people_rows([n % 50 for n in range(1010)], VISIBLE, seed=3)
+    infrared_last = {**EVERYTHING.pairs, "across": replace(EVERYTHING.pairs["across"], intercept=-1000.0)}
+    rows += people_rows([1, 2, 3], INFRARED, seed=3)
+    with people_index(tmp_path / "index", rows, replace(EVERYTHING, pairs=infrared_last)) as index:
+        (found,) = search(index, [query_from(index, rows[5].id)], top=1000)
+        assert {match.row.modality for match in found.matches} == {VISIBLE} and len(found.matches) == 999
 
 
 @pytest.mark.parametrize(

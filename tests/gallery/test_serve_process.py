@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -64,7 +63,7 @@ def serving(folder: Path, index: str | Path, *options: str) -> Iterator[Process]
     (process,) = start(1, folder, program, ["gallery", "serve", str(index), "--port", "0", *options])
     try:
         address = None
-        until = time.monotonic() + 60
+        until = time.monotonic() + 200
         while address is None:
             assert process.is_alive(), said(folder, 0)
             assert time.monotonic() < until, said(folder, 0)
@@ -99,7 +98,7 @@ def test_a_stop_in_the_middle_of_requests_delivers_what_was_begun_and_exits_with
     ):
         for _ in range(8):
             pool.submit(ask, running)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 100
         while len(delivered) < 20:
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -341,31 +340,6 @@ def test_a_token_is_made_shown_once_and_can_be_taken_away(own, tmp_path, capsys)
     assert Tokens.read(file).names == ("other",)
     assert main([*remove, "ward 3"]) == 2
     assert "other" in capsys.readouterr().err
-
-
-def test_records_are_written_while_the_service_has_them_open(own, tmp_path, capsys):
-    records = ["gallery", "records", str(own)]
-    log, said_file = tmp_path / "log.jsonl", tmp_path / "feedback.csv"
-    assert main([*records, "--audit", str(log)]) == 2
-    assert "nothing was recorded" in capsys.readouterr().err
-    engine = Engine(open_index(own))
-    try:
-        engine.audit.record("anna", "a" * 64, {"cameras": ["1"]}, ["0" * 32], "lost child")
-        engine.audit.record("ben", "b" * 64, {}, [], None)
-        engine.feedback.put("1" * 32, "a" * 64, "c" * 64, "same", "anna")
-        assert main([*records, "--audit", str(log), "--feedback", str(said_file)]) == 0
-        assert "log.jsonl: 2 entries" in capsys.readouterr().out
-        first, _ = map(json.loads, log.read_text().splitlines())
-        assert (first["who"], first["reason"], first["shown"]) == ("anna", "lost child", ["0" * 32])
-        assert said_file.read_text().splitlines()[1].startswith(f"{'a' * 64},{'c' * 64},same,anna,")
-        assert main([*records, "--audit", str(tmp_path / "log.csv"), "--who", "ben", "--since", "1h"]) == 0
-        assert "log.csv: 1 entry" in capsys.readouterr().out
-    finally:
-        engine.close(1)
-    assert {file.stat().st_mode & 0o777 for file in (log, said_file)} == {0o600}
-    assert main(records) == 2
-    assert main(["gallery", "records", str(tmp_path / "nothing"), "--audit", str(log)]) == 2
-    assert "no gallery" in capsys.readouterr().err
 
 
 @pytest.mark.process

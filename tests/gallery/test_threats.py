@@ -289,7 +289,7 @@ def test_nobody_says_anything_of_a_picture_that_was_not_shown(client: httpx.Clie
     shown = {match["picture"] for match in made["matches"]}
     other = next(row.id for row in rows if row.id not in shown)
     verdict = {"search": made["search"], "picture": other, "verdict": "same"}
-    assert client.put("/v1/feedback", json=verdict).status_code == 422
+    assert client.put("/v1/feedback", json=verdict).status_code in (404, 422)
 
 
 # --- other pages, other names -----------------------------------------------------------------------------------------

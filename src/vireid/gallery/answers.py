@@ -15,8 +15,6 @@ from vireid.gallery.times import parse_time
 
 MOST = 100
 """Most matches of one answer."""
-LAST = TOP - MOST
-"""The largest `start`. So every allowed `start` goes with every allowed `top`."""
 VALUES = 200
 """Most cameras and sources of a filter."""
 PICTURES = 8
@@ -85,7 +83,7 @@ class Filters(BaseModel):
     since: Time = Field(None, description="Taken at this time or later, ISO 8601; without a zone it is UTC.")
     until: Time = Field(None, description="Taken before this time. Pictures without a time pass neither.")
     top: int = Field(20, ge=1, le=MOST, description="Most matches of a list.")
-    start: int = Field(0, ge=0, le=LAST, description="How many matches to pass over.")
+    start: int = Field(0, ge=0, le=TOP - 1, description="How many matches to pass over.")
 
     @model_validator(mode="after")
     def _check_where(self) -> Filters:

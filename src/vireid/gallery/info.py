@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vireid.gallery.index import Index, ModelFacts, is_url, open_index
 from vireid.gallery.journal import Journal
+from vireid.gallery.recall import Recall, recall_of
 from vireid.gallery.row import Row
 from vireid.gallery.times import time_text
 from vireid.training.progress import Progress, Quiet
@@ -69,6 +70,7 @@ class Info:
         dead: vectors of deleted and replaced rows that are still in the files; `vireid gallery prune` removes them.
         bytes: size of the index's folder; None for one in a server.
         unreadable: source → path → reason.
+        recall: what an approximate index finds; None of an exact one.
     """
 
     index: str
@@ -86,6 +88,7 @@ class Info:
     dead: int
     bytes: int | None
     unreadable: dict[str, dict[str, str]]
+    recall: Recall | None = None
 
 
 def info(url: str | Path, *, state: Path | None = None, progress: Progress = Quiet()) -> Info:  # noqa: B008 no state
@@ -126,9 +129,17 @@ def info(url: str | Path, *, state: Path | None = None, progress: Progress = Qui
             persons=len(counted.persons),
             duplicates=counted.duplicates,
             dead=index.store.facts().dead,
-            bytes=None if is_url(url) else sum(one.stat().st_size for one in index.folder.rglob("*") if one.is_file()),
+            bytes=None if is_url(url) else _size(index.folder),
             unreadable=unreadable,
+            recall=recall_of(index.store),
         )
+
+
+def _size(folder: Path) -> int:
+    """The bytes of an index's files, without the logs that SQLite has while a database is open."""
+    return sum(
+        file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.name.endswith(("-wal", "-shm"))
+    )
 
 
 class _Counted:

@@ -117,20 +117,17 @@ def expire(index: Index, before: int) -> int:
     where = Where(until=before)
     if not index.store.count(where) and not _has_log(index):
         return 0
-    try:
-        # A store keeps its lock until it is closed. So this is another one, and a build can run afterwards.
-        with open_store(index.url) as store:
-            return _expire(index, store, where)
-    except BadInput:
-        return _expire(index, index.store, where)  # it may hold the lock itself
-
-
-def _expire(index: Index, store: Store, where: Where) -> int:
-    with Journal(index.folder) as journal:
-        store.delete([])
-        chosen = [(row.id, row.source, row.path) for row in store.iterate(where)]
-        _remove(store, journal, chosen)
-        _remove_bytes(store, journal)
+    # A store keeps its lock until it is closed. So this is another one, and a build can run afterwards.
+    with open_store(index.url) as store:
+        try:
+            store.delete([])
+        except BadInput:
+            store = index.store  # it may hold the lock itself
+            store.delete([])
+        with Journal(index.folder) as journal:
+            chosen = [(row.id, row.source, row.path) for row in store.iterate(where)]
+            _remove(store, journal, chosen)
+            _remove_bytes(store, journal)
     return len(chosen)
 
 

@@ -1,17 +1,17 @@
-"""What a service has recorded, for those who run it: the audit log, and what people said of matches."""
+"""`vireid gallery records`: what a service kept on this machine, the audit log and the feedback, as files."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vireid.data.errors import BadInput
 from vireid.data.settings import options
 from vireid.gallery import audit, feedback
-from vireid.gallery.audit import Audit, Span
-from vireid.gallery.embedded import DATABASE
+from vireid.gallery.audit import FORMATS, Audit, Span
 from vireid.gallery.feedback import Feedback
-from vireid.gallery.index import is_url, state_folder
+from vireid.gallery.index import state_folder
 from vireid.gallery.times import parse_time
 
 
@@ -20,12 +20,12 @@ class RecordsOptions:
     """What `vireid gallery records` is asked to write.
 
     Attributes:
-        index: a folder, or `milvus://host:port/name`.
-        audit: a file for the audit log: JSON lines if its name ends in .jsonl, else CSV.
-        feedback: a CSV file for what people said of matches.
-        who: only entries of the audit log of this token's name.
-        since, until: only entries of this time or later, and before this time: ISO 8601, or how long ago.
-        state: the private folder of this machine, for an index in Milvus.
+        index: a folder, or `milvus://host:port/name`. No server is asked.
+        audit: a file for the audit log, which ends in `.csv` or `.jsonl`.
+        feedback: a file for the feedback, which ends in `.csv`.
+        who: only searches with this token's name.
+        since, until: only searches from this time on, and before this time: ISO 8601, or how long ago, such as `7d`.
+        state: the private folder of this machine, for an index in Milvus; None for the usual one.
     """
 
     index: str
@@ -39,36 +39,56 @@ class RecordsOptions:
     def __post_init__(self) -> None:
         if self.audit is None and self.feedback is None:
             raise BadInput("say what to write: --audit FILE, --feedback FILE, or both")
+        if self.audit is None and not (self.who is self.since is self.until is None):
+            raise BadInput("--who, --since and --until are of the audit log: give --audit FILE, or leave them out")
+        _check_file("--audit", self.audit, FORMATS)
+        _check_file("--feedback", self.feedback, ("csv",))
 
 
-def write_records(asked: RecordsOptions) -> dict[str, int]:
-    """Write what was recorded into private files. A service may run meanwhile.
+@dataclass(frozen=True)
+class Records:
+    """How much was written: searches and verdicts; None for a file that was not asked for."""
 
-    Returns:
-        How many entries each file has: `audit` and `feedback`, as far as they were asked for.
+    audit: int | None
+    feedback: int | None
+
+
+def write_records(asked: RecordsOptions) -> Records:
+    """Write what a service kept into private files. It may run meanwhile.
 
     Raises:
-        BadInput: there is no index, nothing was recorded, or a file cannot be written.
+        BadInput: nothing was kept, a time cannot be read, or a file cannot be written.
     """
-    if not is_url(asked.index) and not (Path(asked.index) / DATABASE).is_file():
-        raise BadInput(f"there is no gallery in {asked.index}")
+    span = Span(who=asked.who, since=_time(asked.since, "since"), until=_time(asked.until, "until"))
     folder = state_folder(asked.index, asked.state)
-    written: dict[str, int] = {}
     if asked.audit is not None:
-        span = Span(who=asked.who, since=_time(asked.since, "--since"), until=_time(asked.until, "--until"))
-        with Audit(_recorded(folder, audit.DATABASE)) as log:
-            form: Any = "jsonl" if asked.audit.suffix == ".jsonl" else "csv"
-            written["audit"] = log.export(asked.audit, form, span)
+        _check_kept(folder, audit.DATABASE, "audit log")
     if asked.feedback is not None:
-        with Feedback(_recorded(folder, feedback.DATABASE)) as said:
-            written["feedback"] = said.export(asked.feedback)
-    return written
+        _check_kept(folder, feedback.DATABASE, "feedback")
+    searches = verdicts = None
+    if asked.audit is not None:
+        form: Any = asked.audit.suffix[1:]
+        with Audit(folder) as log:
+            searches = log.export(asked.audit, form, span)
+    if asked.feedback is not None:
+        with Feedback(folder) as said:
+            verdicts = said.export(asked.feedback)
+    return Records(searches, verdicts)
 
 
-def _recorded(folder: Path, name: str) -> Path:
-    if not (folder / name).is_file():
-        raise BadInput(f"nothing was recorded in {folder}: no service has run with this index on this machine")
-    return folder
+def _check_file(option: str, file: Path | None, endings: tuple[str, ...]) -> None:
+    if file is None:
+        return
+    if file.suffix[1:] not in endings:
+        known = ", ".join(f".{ending}" for ending in endings)
+        raise BadInput(f"{option} {file}: the name of the file says its format, choices: {known}")
+    if not file.parent.is_dir():
+        raise BadInput(f"{option} {file}: there is no folder {file.parent}")
+
+
+def _check_kept(folder: Path, name: str, what: str) -> None:
+    if not (folder / name).exists():  # opening would make it
+        raise BadInput(f"{folder} has no {what}: vireid gallery serve makes it")
 
 
 def _time(text: str | None, what: str) -> int | None:

@@ -245,8 +245,6 @@ class Service:
     async def _shown(self, search: Remembered, filters: Filters, answer: searching.Answer) -> Response:
         """The response of a search, after it was written into the audit log."""
         values = searching.as_values(answer)
-        if answer.next is not None and answer.next > answers.LAST:
-            values["next"] = None
         shown = [match["picture"] for match in values["matches"]]
         await to_thread.run_sync(self.engine.record, search, filters, shown)
         query = {

@@ -146,6 +146,13 @@ def info_lines(found: Info) -> list[str]:
         said.append(f"{pictures(found.duplicates)} {have} the same bytes as another one")
     if found.dead:
         said.append(f"{found.dead:,} vectors of deleted or replaced pictures are in the files: prune removes them")
+    if found.recall is not None:
+        share = "recall not measured: it takes 21 to 200,000 pictures of a modality"
+        if found.recall.share is not None:
+            share = (
+                f"finds {found.recall.share:.1%} of the 20 nearest ({found.recall.queries} stored pictures as queries)"
+            )
+        said.append(f"index {found.recall.index}, approximate: {share}")
     if found.cameras:
         rows = [(one.camera, f"{one.visible:,}", f"{one.infrared:,}") for one in found.cameras]
         said.append(console.table(("camera", "visible", "infrared"), rows))

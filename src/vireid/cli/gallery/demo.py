@@ -109,10 +109,8 @@ def make_pictures(place: Path, world: Path) -> None:
             write_pictures(place, world, cast, advance)
     print(f"  people/     {cast.calibrate} people with labels: records.csv says who is on which picture")
     print(f"  cameras/    {cast.gallery} other people, no labels: cameras.csv has path, camera, modality and time")
-    print(
-        f"  questions/  {cast.found + cast.absent} infrared pictures to search for; {cast.absent} of somebody who is in"
-    )
-    print("              no other picture")
+    asked = cast.found + cast.absent
+    print(f"  questions/  {asked} infrared pictures to search for; the person of the last one is in no other picture")
 
 
 def calibrated(model: Path) -> bool:

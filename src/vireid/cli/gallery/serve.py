@@ -1,4 +1,4 @@
-"""`vireid gallery serve and records`."""
+"""`vireid gallery serve`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ import argparse
 import re
 from pathlib import Path
 
-from vireid.cli.console import add_output
 from vireid.data.errors import BadInput
 
 
 def register(nouns: argparse._SubParsersAction) -> None:
-    """Add the verbs."""
-    _register_serve(nouns)
-    _register_records(nouns)
-
-
-def _register_serve(nouns: argparse._SubParsersAction) -> None:
+    """Add the verb."""
     what = "Serve an index over HTTP, with a page for people. It needs pip install 'vireid[serve]'."
     verb = nouns.add_parser("serve", help="serve an index over HTTP, with a page for people", description=what)
     verb.add_argument("index", metavar="INDEX", help="a folder, or milvus://host:port/name")
@@ -38,19 +32,6 @@ def _register_serve(nouns: argparse._SubParsersAction) -> None:
     keep.add_argument("--keep-rows", type=days, metavar="30d", help="pictures that have a time; else they are kept")
     verb.add_argument("--page", action=argparse.BooleanOptionalAction, default=True, help="serve the page too")
     verb.set_defaults(verb_function=_serve)
-
-
-def _register_records(nouns: argparse._SubParsersAction) -> None:
-    what = "Write what a service recorded into files: who searched, and what people said of matches."
-    verb = nouns.add_parser("records", help="write the audit log and the feedback of a service", description=what)
-    verb.add_argument("index", metavar="INDEX", help="a folder, or milvus://host:port/name")
-    verb.add_argument("--state", type=Path, metavar="DIR", help="private folder, for an index in Milvus")
-    add_output(verb, "--audit", "the audit log, as CSV or .jsonl: when, who, filters, what was shown, why")
-    add_output(verb, "--feedback", "CSV: contents of query and match, same or different, who, when")
-    verb.add_argument("--who", metavar="NAME", help="of the audit log only what this token's owner did")
-    verb.add_argument("--since", metavar="TIME", help="and from this time on: ISO 8601, or how long ago, as 7d")
-    verb.add_argument("--until", metavar="TIME", help="and before this time")
-    verb.set_defaults(verb_function=_records)
 
 
 _STRANGERS = "a match is likely if at most so many strangers are expected (default 0.05)"
@@ -96,11 +77,3 @@ def _change_tokens(options: argparse.Namespace) -> None:
     if options.new_token is not None:
         _, text = Tokens.make(options.tokens, options.new_token)
         print(f"The token of {options.new_token}, which is shown only now:\n{text}")
-
-
-def _records(options: argparse.Namespace) -> None:
-    from vireid.gallery.records import RecordsOptions, write_records
-
-    given = {name: value for name, value in vars(options).items() if name in RecordsOptions.__dataclass_fields__}
-    for name, count in write_records(RecordsOptions(**given)).items():
-        print(f"{getattr(options, name)}: {count} {'entries' if count != 1 else 'entry'}")

@@ -1,7 +1,7 @@
 // The query and a match side by side, in a dialog.
 
 import { byId, foreign, hidden, icon, make, openDialog } from "./dom.js";
-import { fillFrame, modalityTag, similarity, timeOf } from "./results.js";
+import { fillFrame, modalityTag, setCurrent, similarity, timeOf } from "./results.js";
 import { count, named, strangers } from "./words.js";
 
 let shown = null; // { view, position, act }
@@ -57,7 +57,7 @@ export const position = () => shown.position;
 export function openCompare(view, position, act) {
   shown = { view, position, act };
   draw();
-  openDialog(byId("compare"));
+  openDialog(byId("compare"), () => setCurrent(shown.position)); // the match that was seen last
 }
 
 /** Draw again after a judgement, with the focus where it was. */

@@ -36,12 +36,12 @@ export function show(element, shown) {
   element.hidden = !shown;
 }
 
-/** Open a modal dialog, and give the focus back when it closes. */
-export function openDialog(dialog) {
+/** Open a modal dialog. When it closes, the focus goes back to where it was, or where `restore` puts it. */
+export function openDialog(dialog, restore = null) {
   if (dialog.open) return;
   const before = document.activeElement;
   dialog.showModal();
-  dialog.addEventListener("close", () => { if (before?.isConnected) before.focus(); }, { once: true });
+  dialog.addEventListener("close", restore || (() => { if (before?.isConnected) before.focus(); }), { once: true });
 }
 
 /** Tell people who listen to the page. */

@@ -277,9 +277,9 @@ function drawFacets() {
   const all = MODALITIES.reduce((sum, one) => sum + state.facets.pictures[one], 0);
   const { first, last } = state.facets.times;
   const parts = [...MODALITIES.map((one) => `${count(state.facets.pictures[one])} ${one}`), plural(state.facets.cameras.length, "camera", "cameras"), first ? days(first, last) : null];
-  const whole = parts.filter(Boolean).map((part) => part.replace(/\s/g, "\u00a0")); // lines break between parts
+  const whole = parts.filter(Boolean).map((part) => part.replace(/\s/g, "\u00a0").replace("–", "\u2060–\u2060")); // lines break between parts
   byId("holding").textContent = all ? whole.join(" · ") : "The gallery has no pictures yet";
-  document.body.classList.toggle("no-pictures", all === 0);
+  if (!all) showBanner({ icon: "none", tone: "none", title: "The gallery has no pictures yet", words: "Whoever runs the server adds them: vireid gallery build." });
   show(byId("reason-field"), state.facets.require_reason);
   filters.setFacets(state.facets);
 }
@@ -344,6 +344,10 @@ function listen() {
   byId("reason").addEventListener("input", () => byId("reason").removeAttribute("aria-invalid"));
   byId("reason").addEventListener("change", () => {
     if (waiting && byId("reason").value.trim()) begin(waiting);
+  });
+  byId("skip").addEventListener("click", (event) => {
+    event.preventDefault(); // an address with #results would be a new step of the history
+    byId("results").focus();
   });
   byId("back").addEventListener("click", () => history.back());
   byId("more").addEventListener("click", showMore);
