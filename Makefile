@@ -79,7 +79,7 @@ test-all: install
 browser: install
 	@$(BIN)/python -m pip install -q playwright
 	@npm install --silent --no-save --prefix $(VENV) axe-core
-	$(BIN)/python -m pytest tests/figures/test_report_in_browser.py tests/gallery/test_page_in_browser.py
+	$(BIN)/python -m pytest tests/figures/test_report_in_browser.py tests/gallery/page
 
 mutants: install
 	$(BIN)/python tests/mutants.py

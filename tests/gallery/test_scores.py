@@ -73,7 +73,7 @@ FEW = {kind: pairs(different=3000) for kind in BOTH}
     [
         (BOTH, {VISIBLE: 20}, {VISIBLE: 0.7}, "likely", "at most 1 in 20 such searches shows a stranger"),
         (BOTH, {VISIBLE: 20, INFRARED: 20}, {VISIBLE: 0.1, INFRARED: 0.7}, "likely", "at most 1 in 20"),
-        (BOTH, {VISIBLE: 20}, {VISIBLE: 0.4}, "possible", "Look yourself. Strangers expected at the best match: 0.2."),
+        (BOTH, {VISIBLE: 20}, {VISIBLE: 0.4}, "possible", "Look yourself. Fewest strangers expected at a match: 0.2."),
         (WIDE, {VISIBLE: 40}, {VISIBLE: 0.6}, "possible", "interval of this number reaches 0.08"),
         (FEW, {VISIBLE: 50}, {VISIBLE: 0.9}, "possible", "3,000 calibrated pairs are too few for 50 visible pictures"),
         # One stranger is expected at the rate 1/10, which is at 0.2: 15 % are missed there.
@@ -116,7 +116,7 @@ def test_a_modality_without_calibrated_pairs_is_named_and_takes_no_part() -> Non
     only = calibration(across=pairs())
     searched = {VISIBLE: 20, INFRARED: 20}
     found = verdict(only, INFRARED, searched, [(VISIBLE, 0.4), (INFRARED, 0.99)])
-    assert found.state == "possible" and "best match: 0.2." in found.words  # one modality is judged, so the factor is 1
+    assert found.state == "possible" and "at a match: 0.2." in found.words  # one modality is judged, so the factor is 1
     assert "The infrared pictures were not judged: the calibration has no pairs of two infrared pictures" in found.words
     assert set(judged(only, INFRARED, searched)) == {VISIBLE}
 

@@ -128,6 +128,8 @@ def test_a_service_writes_through_no_link(
 UNUSED = {
     "no facts of the model",
     "facts of the model",
+    "deep facts of the model",
+    "another model",
     "calibration",
     "calibration that is no JSON",
     "facts",
@@ -162,6 +164,8 @@ ALTERED: dict[str, tuple[Any, ...]] = {
     "width": ("UPDATE facts SET width = width - 1",),
     "facts": ("DELETE FROM facts",),
     "facts of the model": ("UPDATE documents SET text = '[]' WHERE name = 'model'",),
+    "deep facts of the model": ("UPDATE documents SET text = ? WHERE name = 'model'", "[" * 100_000),
+    "another model": ("UPDATE facts SET model = ?", "0" * 64),
     "no facts of the model": ("DELETE FROM documents",),
     "calibration": ("INSERT INTO documents VALUES ('calibration', '{\"pairs\": 1}')",),
     "calibration that is no JSON": ("INSERT INTO documents VALUES ('calibration', 'x')",),

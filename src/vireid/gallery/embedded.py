@@ -86,7 +86,7 @@ class FolderStore:
         try:
             if not _there(folder / DATABASE):
                 if made is None:
-                    raise BadInput(f"there is no gallery in {folder}")
+                    raise BadInput(f"there is no gallery in {folder}: vireid gallery build makes one")
                 self._create(made)
             for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK):
                 check_regular(folder / name)
@@ -298,7 +298,9 @@ class FolderStore:
         """A connection that no other thread uses meanwhile. What goes wrong with files is told in a sentence."""
         sql = None
         try:
-            sql = self._idle.pop() if self._idle else self._connect()
+            with contextlib.suppress(IndexError):
+                sql = self._idle.pop()
+            sql = sql or self._connect()
             yield sql
         except FileNotFoundError as error:
             raise BadInput(f"the gallery in {self._folder} is damaged: there is no {error.filename}") from None

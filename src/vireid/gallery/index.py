@@ -18,7 +18,7 @@ from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.stored import as_json, from_values
 from vireid.evaluation.calibration import Calibration
-from vireid.gallery.store import Store
+from vireid.gallery.store import Facts, Store, check_facts
 from vireid.gallery.store import open as open_store
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def open_index(url: str | Path, *, model: Path | None = None, state: Path | None
         if text is None:
             raise BadInput(f"{url} holds vectors and no model: vireid gallery build makes an index with both")
         facts = _facts_of(text, str(url))
+        check_facts(str(url), store.facts(), Facts(facts.fingerprint, facts.width, 0, 0))
         kept = store.kept(CALIBRATION)
         calibration = None if kept is None else Calibration.from_text(kept, f"the calibration in {url}")
         return Index(str(url), store, facts, calibration, state_folder(url, state), model)
@@ -240,6 +241,6 @@ def _text(facts: ModelFacts) -> str:
 def _facts_of(text: str, url: str) -> ModelFacts:
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadInput(f"what {url} says of its model is no JSON") from None
     return from_values(ModelFacts, values, f"what {url} says of its model")

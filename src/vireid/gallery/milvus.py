@@ -291,7 +291,7 @@ class MilvusStore:
         if known:
             return known[0]
         if made is None:
-            raise BadInput(f"there is no gallery {name} in {self._address.uri}")
+            raise BadInput(f"there is no gallery {name} in {self._address.uri}: vireid gallery build makes one")
         collection = f"{name}_{made.model}"
         client, types = self._client, self._pymilvus.DataType
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False)

@@ -170,7 +170,7 @@ def _state(found: Sequence[_Judged], threshold: float) -> tuple[State, str]:
         expected = count_text(best.found.estimate)
         return (
             "possible",
-            f"Look yourself. Strangers expected at the best match: {expected}.{_not_likely(best, threshold)}",
+            f"Look yourself. Fewest strangers expected at a match: {expected}.{_not_likely(best, threshold)}",
         )
     if unresolved := [one for one in found if not one.resolved]:
         worst = max(unresolved, key=lambda one: one.least)

@@ -26,6 +26,17 @@ CHROMIUM = next(
 AXE = Path(os.environ.get("AXE", Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"))
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
+STATES = ("likely", "possible", "absent", "open", "unresolved", "uncalibrated")
+TITLES = {
+    "likely": "Likely in the gallery",
+    "possible": "Possibly in the gallery",
+    "absent": "Probably not in the gallery",
+    "open": "No reliable match",
+    "unresolved": "Too many pictures to tell",
+    "uncalibrated": "Not calibrated",
+}
+SIZES = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+
 
 def calibration(state: str, model: str) -> Calibration:
     """A calibration with which a search of a hundred pictures, none of them similar, ends in this state."""
