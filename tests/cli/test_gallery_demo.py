@@ -22,8 +22,8 @@ from tests.documents.pages import ROOT
 from tests.processes import free_port
 from tests.small import SECOND
 from vireid.cli.main import main, parser
-from vireid.gallery import demo_pictures
-from vireid.gallery.demo_pictures import CAMERAS, Cast, planned, truth, write_pictures
+from vireid.gallery import demo as demo_pictures
+from vireid.gallery.demo import CAMERAS, Cast, planned, truth, write_pictures
 from vireid.gallery.store import open as open_gallery
 from vireid.synthesis.person import FAMILY
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vireid.data.modality import Modality
-from vireid.gallery.product import scores
 from vireid.gallery.row import Row, Where
+from vireid.gallery.stores.product import scores
 
 MODEL = "5eed" * 16
 WIDTH = 8

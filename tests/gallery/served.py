@@ -16,15 +16,15 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from vireid.gallery import answers
-from vireid.gallery.access import Tokens
-from vireid.gallery.engine import Engine, Serving
-from vireid.gallery.gate import SECURITY
 from vireid.gallery.index import Index, open_index
-from vireid.gallery.problems import KINDS
-from vireid.gallery.process import Server
-from vireid.gallery.server import LOCAL, listen
-from vireid.gallery.service import Access, Service
+from vireid.gallery.service import answers
+from vireid.gallery.service.access import Tokens
+from vireid.gallery.service.engine import Engine, Serving
+from vireid.gallery.service.gate import SECURITY
+from vireid.gallery.service.problems import KINDS
+from vireid.gallery.service.process import Server
+from vireid.gallery.service.routes import Access, Service
+from vireid.gallery.service.server import LOCAL, listen
 
 
 @dataclass
@@ -115,7 +115,7 @@ def checked(client: httpx.Client) -> httpx.Client:
 
 
 def word(response: httpx.Response) -> str:
-    """The kind of a refusal, see `vireid.gallery.problems`."""
+    """The kind of a refusal, see `vireid.gallery.service.problems`."""
     return response.json()["type"].removeprefix("urn:vireid:problem:")
 
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vireid.data.errors import BadInput
-from vireid.gallery import access
-from vireid.gallery.access import Limits, Tokens, remove_token
+from vireid.gallery.service import access
+from vireid.gallery.service.access import Limits, Tokens, remove_token
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="only POSIX systems have these modes")
 

@@ -21,7 +21,7 @@ import pytest
 
 from vireid.data.errors import BadInput
 from vireid.gallery import private
-from vireid.gallery.audit import DAY, Audit, Span, checked_reason
+from vireid.gallery.service.audit import DAY, Audit, Span, checked_reason
 
 CONTENT = hashlib.sha256(b"a picture").hexdigest()
 IDS = [f"{n:032x}" for n in range(3)]
@@ -257,7 +257,7 @@ WRITER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from vireid.gallery.audit import Audit
+from vireid.gallery.service.audit import Audit
 audit = Audit(Path(sys.argv[1]))
 def write(n):
     audit.record("a", "", {"n": n}, [])
@@ -291,9 +291,8 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_processes_that_begin_together_share_one_key(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from vireid.gallery.audit import Audit; a = Audit(Path(sys.argv[1]))\n"
-    )
+    code = "import sys; from pathlib import Path; from vireid.gallery.service.audit import Audit\n"
+    code += "a = Audit(Path(sys.argv[1]))\n"
     code += "sys.stdin.readline(); a.record('a', 'same', {}, []); print(a.hashed('same'))"
     many = [
         subprocess.Popen(

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vireid.data.modality import Modality
-from vireid.gallery.batching import Closed, Full, Job, Worker
 from vireid.gallery.row import Where
 from vireid.gallery.search import Answer, Query
+from vireid.gallery.service.batching import Closed, Full, Job, Worker
 
 VISIBLE, INFRARED = Modality.VISIBLE, Modality.INFRARED
 

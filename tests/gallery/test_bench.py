@@ -12,8 +12,10 @@ import pytest
 from tests.gallery.servers import LITE
 from vireid.cli.main import main
 from vireid.data.errors import BadInput
-from vireid.gallery import bench_resume, bench_search, bench_service
-from vireid.gallery.bench import (
+from vireid.gallery.bench import requests as bench_service
+from vireid.gallery.bench import resume as bench_resume
+from vireid.gallery.bench import vectors as bench_search
+from vireid.gallery.bench.ratios import (
     CAMERAS,
     MODEL,
     QUICK,
@@ -30,7 +32,7 @@ from vireid.gallery.bench import (
     rows_of,
     vectors_of,
 )
-from vireid.gallery.bench_resume import StoreOptions, bench_store, check_answers, plain_answers
+from vireid.gallery.bench.resume import StoreOptions, bench_store, check_answers, plain_answers
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_gallery
 from vireid.training.progress import Quiet

@@ -18,11 +18,11 @@ from PIL import Image
 from tests.gallery.cameras import PAST, built, everything, picture, rows, save, station, write
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery.embedded import FolderStore
 from vireid.gallery.index import open_index
 from vireid.gallery.journal import Journal
 from vireid.gallery.row import id_of
 from vireid.gallery.store import open as open_store
+from vireid.gallery.stores.embedded import FolderStore
 from vireid.model import load
 
 VISIBLE, INFRARED = Modality.VISIBLE, Modality.INFRARED

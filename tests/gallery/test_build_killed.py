@@ -12,8 +12,8 @@ import pytest
 
 from tests import processes
 from tests.gallery.cameras import built, everything, save, station, write
-from vireid.gallery.embedded import DATABASE
 from vireid.gallery.store import open as open_store
+from vireid.gallery.stores.embedded import DATABASE
 
 pytestmark = pytest.mark.process
 

@@ -21,11 +21,11 @@ import pytest
 from tests.gallery.rows import MODEL, WIDTH, nearest, row, same, unit
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery import embedded
-from vireid.gallery.product import encode
 from vireid.gallery.row import Row, Where
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_gallery
+from vireid.gallery.stores import embedded
+from vireid.gallery.stores.product import encode
 
 ROOT = Path(__file__).resolve().parents[2]
 VISIBLE = Where(modality=Modality.VISIBLE)

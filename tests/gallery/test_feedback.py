@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vireid.data.errors import BadInput
-from vireid.gallery.feedback import HEADER, Feedback
-from vireid.gallery.spreadsheet import table
+from vireid.gallery.service.feedback import HEADER, Feedback
+from vireid.gallery.service.spreadsheet import table
 
 A, B, C = (hashlib.sha256(name).hexdigest() for name in (b"a", b"b", b"c"))
 SEARCH = "0" * 32

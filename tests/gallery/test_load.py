@@ -22,9 +22,9 @@ import pytest
 
 from tests.gallery.served import Served, picture, served
 from tests.gallery.station import station
-from vireid.gallery.audit import Audit
 from vireid.gallery.index import open_index
-from vireid.gallery.process import Connection
+from vireid.gallery.service.audit import Audit
+from vireid.gallery.service.process import Connection
 
 CLIENTS = 200
 BOUNDARY = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'

@@ -14,12 +14,12 @@ from tests.gallery.rows import MODEL, WIDTH, nearest, row, same, unit
 from tests.processes import free_port
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery import milvus
-from vireid.gallery.milvus import Address, sure_candidates
-from vireid.gallery.product import float32_error, scores
 from vireid.gallery.row import EARLIEST, LATEST, Where
 from vireid.gallery.store import open as open_gallery
-from vireid.gallery.thumbnails import Thumbnails
+from vireid.gallery.stores import milvus
+from vireid.gallery.stores.milvus import Address, sure_candidates
+from vireid.gallery.stores.product import float32_error, scores
+from vireid.gallery.stores.thumbnails import Thumbnails
 
 VISIBLE = Where(modality=Modality.VISIBLE)
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gallery.rows import unit
-from vireid.gallery import product
-from vireid.gallery.product import Damaged, best, encode, float32_error, scores
+from vireid.gallery.stores import product
+from vireid.gallery.stores.product import Damaged, best, encode, float32_error, scores
 
 
 def everything(query: np.ndarray, vectors: np.ndarray, places: np.ndarray, top: int) -> dict[int, float]:

@@ -197,7 +197,7 @@ def test_while_another_process_writes_nothing_is_forgotten(index: Path, run: Pat
 def test_an_interrupted_pruning_is_finished_by_the_next(
     at: str, index: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vireid.gallery.embedded import FolderStore
+    from vireid.gallery.stores.embedded import FolderStore
 
     table = timed(tmp_path / "p")
     built(index, run, table)
@@ -281,7 +281,7 @@ def test_rows_expire_while_searches_go_on(index: Path, run: Path, tmp_path: Path
 def test_bytes_that_a_reader_held_are_removed_by_the_next_call(
     index: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vireid.gallery.embedded.WAIT", 50)
+    monkeypatch.setattr("vireid.gallery.stores.embedded.WAIT", 50)
     monkeypatch.setattr(pruning, "TRIES", 1)
     built(index, run, timed(tmp_path / "p"))
     before = everything(index)

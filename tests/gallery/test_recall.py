@@ -11,11 +11,11 @@ from tests.gallery import servers
 from tests.gallery.rows import MODEL, WIDTH, row
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery.milvus import Address
-from vireid.gallery.product import scores
 from vireid.gallery.recall import recall_of
 from vireid.gallery.store import Hit
 from vireid.gallery.store import open as open_gallery
+from vireid.gallery.stores.milvus import Address
+from vireid.gallery.stores.product import scores
 
 
 class Forgetful:

@@ -20,10 +20,10 @@ from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.evaluation.calibration import Calibration
 from vireid.gallery.index import Index
-from vireid.gallery.product import scores
 from vireid.gallery.row import Row, Where
 from vireid.gallery.scores import strangers
 from vireid.gallery.search import Answer, Query, as_values, query_from, query_of, query_of_vectors, search
+from vireid.gallery.stores.product import scores
 
 PEOPLE = [n // 2 for n in range(24)]
 EVERYTHING = calibrated(people=40)

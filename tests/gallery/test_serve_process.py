@@ -32,13 +32,13 @@ from tests.processes import program, said, start, wait
 from vireid.cli.gallery.serve import days
 from vireid.cli.main import main
 from vireid.data.errors import BadInput
-from vireid.gallery import audit as audits
-from vireid.gallery.access import Tokens, remove_token
-from vireid.gallery.audit import Audit
-from vireid.gallery.engine import Engine
 from vireid.gallery.index import open_index
 from vireid.gallery.row import Where
-from vireid.gallery.server import Keeper, ServeOptions, check, hosts_of, is_local, listen, serving_url
+from vireid.gallery.service import audit as audits
+from vireid.gallery.service.access import Tokens, remove_token
+from vireid.gallery.service.audit import Audit
+from vireid.gallery.service.engine import Engine
+from vireid.gallery.service.server import Keeper, ServeOptions, check, hosts_of, is_local, listen, serving_url
 
 FILES = {"image": ("x", picture(grey=True))}
 

@@ -20,11 +20,12 @@ from tests.gallery.served import checked, eventually, found, picture, served, up
 from tests.gallery.station import START
 from vireid.data.modality import Modality
 from vireid.evaluation.calibration import Calibration, calibrate_pairs
-from vireid.gallery import answers, facets
-from vireid.gallery import engine as engines
+from vireid.gallery import facets
 from vireid.gallery import search as searching
 from vireid.gallery.index import CALIBRATION, open_index
 from vireid.gallery.row import Where
+from vireid.gallery.service import answers
+from vireid.gallery.service import engine as engines
 from vireid.gallery.untrusted import decode
 
 SMALL = picture(grey=True)

@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("fastapi")
 
 from tests.gallery.served import Served, busy, checked, eventually, found, picture, served, upload, word
-from vireid.gallery import engine as engines
-from vireid.gallery import process as processes
+from vireid.gallery.service import engine as engines
+from vireid.gallery.service import process as processes
 
 SMALL = picture(grey=True)
 GOOD = {"image": ("x", SMALL)}

@@ -14,7 +14,7 @@ pytest.importorskip("fastapi")
 from tests.gallery.served import checked, eventually, found, picture, served, upload, word
 from vireid.data.errors import BadInput
 from vireid.gallery import search as searching
-from vireid.gallery.access import Tokens
+from vireid.gallery.service.access import Tokens
 
 SMALL = picture(grey=True)
 ID, NOBODY = "0" * 32, "f" * 32

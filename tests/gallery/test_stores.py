@@ -19,10 +19,10 @@ from tests.gallery.rows import MODEL, WIDTH, nearest, row, unit
 from tests.gallery.suite import Suite
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery import embedded, milvus
 from vireid.gallery.row import Where, id_of
 from vireid.gallery.store import Hit, Store
 from vireid.gallery.store import open as open_gallery
+from vireid.gallery.stores import embedded, milvus
 
 Open = Callable[[str], Store]
 VISIBLE = Where(modality=Modality.VISIBLE)

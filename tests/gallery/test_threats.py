@@ -1,7 +1,7 @@
 """What an attacker can send to the running service. Each row of the table of threats has its tests.
 
 `test_threats_files.py` has files that an attacker altered, `test_load.py` many clients at once, `test_fuzz.py` requests
-made up from the service's own description, `test_page_in_browser.py` what a browser does.
+made up from the service's own description, `page/` what a browser does.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.gallery.hostile import INJECTIONS, TRICKS, bombs
 from tests.gallery.served import Served, picture, served
 from tests.gallery.servers import LITE, lite
 from tests.gallery.station import station
-from vireid.gallery.access import Tokens
 from vireid.gallery.index import open_index
 from vireid.gallery.row import Row
+from vireid.gallery.service.access import Tokens
 
 SCRIPT = "<script>alert(1)</script>"
 BOMBS = bombs()
@@ -189,7 +189,7 @@ def test_only_the_files_of_the_page_are_served_without_a_token(service: Served) 
 
 def public(service: Served) -> set[str]:
     """The paths that need no token: probes, and the page as it is in the package, which knows nothing of a gallery."""
-    from vireid.gallery.service import page_files
+    from vireid.gallery.service.routes import page_files
 
     return PUBLIC | set(page_files())
 
@@ -259,7 +259,7 @@ def test_wrong_tokens_are_limited_and_a_right_one_still_works(copy: Path, tmp_pa
 
 
 def test_a_removed_token_is_refused_by_the_running_service(copy: Path, tmp_path: Path) -> None:
-    from vireid.gallery.access import remove_token
+    from vireid.gallery.service.access import remove_token
 
     Tokens.make(tmp_path / "tokens.json", "one")
     tokens, text = Tokens.make(tmp_path / "tokens.json", "other")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vireid.cli import console
 
 if TYPE_CHECKING:
-    from vireid.gallery.bench import Benched
+    from vireid.gallery.bench.ratios import Benched
 
 SIZES = {
     "rows": "vectors of the area matrix (100000)",
@@ -68,7 +68,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 def run_search(options: argparse.Namespace) -> None:
     """Measure, and print the ratios."""
-    from vireid.gallery.bench import QUICK, BenchOptions, bench
+    from vireid.gallery.bench.ratios import QUICK, BenchOptions, bench
     from vireid.training.progress import Terminal
 
     sizes = {name: getattr(options, name) for name in SIZES if getattr(options, name) is not None}
@@ -104,7 +104,7 @@ def print_ratios(found: Benched, *, quick: bool) -> None:
 def run_store(options: argparse.Namespace) -> None:
     """Fill, kill, go on, compare, and print the figures."""
     from vireid.data.stored import as_json
-    from vireid.gallery.bench_resume import StoreOptions, bench_store
+    from vireid.gallery.bench.resume import StoreOptions, bench_store
     from vireid.training.progress import Terminal
 
     names = ("store", "rows", "width", "kills", "rounds", "seed", "keep")

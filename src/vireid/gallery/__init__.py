@@ -13,13 +13,22 @@ from __future__ import annotations
 from typing import Any
 
 _HOMES = {
+    "Answer": "vireid.gallery.search",
+    "BuildOptions": "vireid.gallery.build",
     "Facts": "vireid.gallery.store",
     "Hit": "vireid.gallery.store",
+    "Index": "vireid.gallery.index",
+    "Query": "vireid.gallery.search",
     "Row": "vireid.gallery.row",
+    "SearchOptions": "vireid.gallery.lookup",
     "Store": "vireid.gallery.store",
     "Where": "vireid.gallery.row",
     "id_of": "vireid.gallery.row",
+    "look_up": "vireid.gallery.lookup",
     "open": "vireid.gallery.store",
+    "open_index": "vireid.gallery.index",
+    "query_from": "vireid.gallery.search",
+    "query_of": "vireid.gallery.search",
 }
 
 

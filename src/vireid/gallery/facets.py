@@ -40,7 +40,7 @@ class Counted:
     without: int
 
     def as_values(self) -> dict[str, Any]:
-        """JSON values, as `vireid.gallery.answers.Facets` has them."""
+        """JSON values, as `vireid.gallery.service.answers.Facets` has them."""
         return {
             "pictures": {"visible": self.facts.visible, "infrared": self.facts.infrared},
             "cameras": _groups(self.cameras),

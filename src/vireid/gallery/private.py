@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vireid.data.errors import BadInput
 from vireid.data.stored import sync_folder
-from vireid.gallery.matrix import check_regular
+from vireid.gallery.stores.matrix import check_regular
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 WAIT = 30_000

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.settings import options
-from vireid.gallery.embedded import DATABASE
 from vireid.gallery.index import Index, is_url, open_index
 from vireid.gallery.journal import Journal, Known
 from vireid.gallery.row import Where, checked_ids
 from vireid.gallery.sources import list_source
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_store
+from vireid.gallery.stores.embedded import DATABASE
 from vireid.gallery.times import parse_time
 
 AT_ONCE = 1000

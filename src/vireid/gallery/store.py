@@ -143,13 +143,13 @@ def open(url: str | Path, *, model: str | None = None, width: int | None = None)
         raise BadInput(f"vectors can have 1 to {WIDTH} numbers, not {width}")
     made = None if model is None or width is None else Facts(model, width, 0, 0)
     if isinstance(url, str) and (scheme := re.match(r"([a-zA-Z][\w+.-]*)://", url)):
-        from vireid.gallery import milvus
+        from vireid.gallery.stores import milvus
 
         if scheme[1] not in milvus.SCHEMES:
             choices = ", ".join(f"{one}://host:port/name" for one in milvus.SCHEMES)
             raise BadInput(f"a gallery is a folder, {choices}: '{scheme[1]}://' is none of them")
         return milvus.MilvusStore(milvus.Address.parse(url), made)
-    from vireid.gallery.embedded import FolderStore
+    from vireid.gallery.stores.embedded import FolderStore
 
     return FolderStore(Path(os.fspath(url)), made)
 

@@ -1,4 +1,4 @@
-"""The page of the service in a real browser, against the real service: what it says in each state, and an accessibility checker.
+"""The page in a real browser, against the real service: what it says in each state, and an accessibility checker.
 
 Skipped without playwright, Chromium or axe-core; `make browser` installs the first and the last one, and runs this.
 """
@@ -25,8 +25,8 @@ from tests.gallery.page.browsing import (
     violations,
 )
 from tests.gallery.served import served
-from vireid.gallery.audit import Audit
 from vireid.gallery.index import make_index
+from vireid.gallery.service.audit import Audit
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
 pytestmark = [

@@ -1,4 +1,4 @@
-"""The page of the service in a real browser, against the real service: names are text, no script of others runs, no frame.
+"""The page in a real browser, against the real service: names are text, no script of others runs, no frame.
 
 Skipped without playwright, Chromium or axe-core; `make browser` installs the first and the last one, and runs this.
 """
@@ -14,6 +14,7 @@ pytest.importorskip("fastapi", reason="the service is not installed: pip install
 from tests.gallery.page.browsing import (
     AXE,
     CHROMIUM,
+    Window,
     made_up,
     overflow,
     shown,

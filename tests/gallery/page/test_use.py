@@ -1,4 +1,4 @@
-"""The page of the service in a real browser, against the real service: what people do, with a mouse and with keys.
+"""The page in a real browser, against the real service: what people do, with a mouse and with keys.
 
 Skipped without playwright, Chromium or axe-core; `make browser` installs the first and the last one, and runs this.
 """
@@ -20,7 +20,7 @@ from tests.gallery.page.browsing import (
     shown,
     until,
 )
-from vireid.gallery.feedback import Feedback
+from vireid.gallery.service.feedback import Feedback
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
 pytestmark = [
@@ -225,6 +225,7 @@ def test_a_picture_is_cut_with_the_mouse_and_with_keys(window, people, tmp_path)
     page = one.search(people, wide)
     expect(page.locator("#guessed")).to_contain_text("The picture is wide")
     page.click("#cut-one")
+    expect(page.locator("#cut-canvas")).to_be_visible()
     box = page.locator("#cut-canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 5)
     page.mouse.down()

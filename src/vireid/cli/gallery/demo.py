@@ -99,7 +99,7 @@ def check_model(model: Path) -> None:
 
 def make_pictures(place: Path, world: Path) -> None:
     """Write the pictures unless they are there."""
-    from vireid.gallery.demo_pictures import Cast, write_pictures
+    from vireid.gallery.demo import Cast, write_pictures
     from vireid.training.progress import Terminal
 
     cast = Cast()
@@ -125,7 +125,7 @@ def calibrated(model: Path) -> bool:
 
 def search(index: Path, question: Path, place: Path) -> None:
     """Search, and say whether the right person was found. Here it is known."""
-    from vireid.gallery.demo_pictures import truth
+    from vireid.gallery.demo import truth
 
     results = place / "results"
     results.mkdir(exist_ok=True)

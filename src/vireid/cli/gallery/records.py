@@ -27,7 +27,7 @@ def register(nouns: argparse._SubParsersAction) -> None:
 
 def run_records(options: argparse.Namespace) -> None:
     """Write the files, and say how much is in them."""
-    from vireid.gallery.records import RecordsOptions, write_records
+    from vireid.gallery.service.records import RecordsOptions, write_records
 
     names = ("index", "audit", "feedback", "who", "since", "until", "state")
     found = write_records(RecordsOptions(**{name: getattr(options, name) for name in names}))

@@ -57,7 +57,7 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from vireid.gallery.server import ServeOptions, serve
+    from vireid.gallery.service.server import ServeOptions, serve
 
     if options.new_token is not None or options.remove_token is not None:
         _change_tokens(options)
@@ -67,7 +67,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _change_tokens(options: argparse.Namespace) -> None:
-    from vireid.gallery.access import Tokens, remove_token
+    from vireid.gallery.service.access import Tokens, remove_token
 
     if options.tokens is None:
         raise BadInput("--new-token and --remove-token change a file of tokens: name the file with --tokens")

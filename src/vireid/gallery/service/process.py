@@ -15,9 +15,9 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vireid.gallery.gate import SECURITY
-from vireid.gallery.problems import MEDIA_TYPE, Refusal
-from vireid.gallery.service import Service
+from vireid.gallery.service.gate import SECURITY
+from vireid.gallery.service.problems import MEDIA_TYPE, Refusal
+from vireid.gallery.service.routes import Service
 
 GRACE = 6.0
 """Seconds for which requests that have begun may go on when the service is stopped. The rest needs up to 3 more."""

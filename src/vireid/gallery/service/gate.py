@@ -14,8 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vireid.gallery.access import Limits, Tokens
-from vireid.gallery.problems import MEDIA_TYPE, Refusal
+from vireid.gallery.service.access import Limits, Tokens
+from vireid.gallery.service.problems import MEDIA_TYPE, Refusal
 
 UPLOAD = 10 * 2**20
 """Most bytes of the pictures of a search, all together."""

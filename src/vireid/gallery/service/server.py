@@ -17,8 +17,8 @@ from annotated_types import Interval
 
 from vireid.data.errors import BadInput
 from vireid.data.settings import options
-from vireid.gallery.access import Tokens
 from vireid.gallery.scores import STRANGERS
+from vireid.gallery.service.access import Tokens
 
 HOUR = 3600.0
 DAY = timedelta(days=1).total_seconds()
@@ -82,10 +82,10 @@ def serve(asked: ServeOptions, say: Callable[[str], None] = print) -> None:
     """
     check(asked)
     libraries()
-    from vireid.gallery.engine import Engine, Serving
     from vireid.gallery.index import open_index
-    from vireid.gallery.process import Server
-    from vireid.gallery.service import Access, Service
+    from vireid.gallery.service.engine import Engine, Serving
+    from vireid.gallery.service.process import Server
+    from vireid.gallery.service.routes import Access, Service
 
     tokens, text = _tokens(asked)
     listening = listen(asked.host, asked.port)
@@ -165,7 +165,7 @@ def _is_any(host: str) -> bool:
 
 def hosts_of(asked: ServeOptions) -> frozenset[str]:
     """The names in the Host header that are served."""
-    from vireid.gallery.gate import host_name
+    from vireid.gallery.service.gate import host_name
 
     own = LOCAL if asked.local else ()
     listening = () if _is_any(asked.host) else (asked.host,)

@@ -17,19 +17,19 @@ from vireid.data.settings import Count, Positive, options
 from vireid.data.size import Size
 from vireid.evaluation.calibration import Calibration
 from vireid.gallery import search as searching
-from vireid.gallery.answers import MOST as TOP
-from vireid.gallery.answers import PICTURES, Filters
-from vireid.gallery.audit import Audit
-from vireid.gallery.batching import MOST, PATIENCE, WAITING, Job, Worker
 from vireid.gallery.facets import Facets
-from vireid.gallery.feedback import Feedback
-from vireid.gallery.gate import UPLOAD
 from vireid.gallery.index import CALIBRATION, Index
-from vireid.gallery.metrics import Metrics
-from vireid.gallery.problems import Refusal
-from vireid.gallery.remembered import MINUTES, Remembered, Searches
 from vireid.gallery.row import MODALITIES, Row, Where
 from vireid.gallery.scores import STRANGERS
+from vireid.gallery.service.answers import MOST as TOP
+from vireid.gallery.service.answers import PICTURES, Filters
+from vireid.gallery.service.audit import Audit
+from vireid.gallery.service.batching import MOST, PATIENCE, WAITING, Job, Worker
+from vireid.gallery.service.feedback import Feedback
+from vireid.gallery.service.gate import UPLOAD
+from vireid.gallery.service.metrics import Metrics
+from vireid.gallery.service.problems import Refusal
+from vireid.gallery.service.remembered import MINUTES, Remembered, Searches
 
 SHOWN = 10_000
 """Most pictures of a search that it remembers to have shown."""
@@ -223,7 +223,7 @@ class Engine:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """What the index holds, as `vireid.gallery.answers.Facets` has it.
+        """What the index holds, as `vireid.gallery.service.answers.Facets` has it.
 
         Raises:
             Refusal: the store cannot be used.

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery.audit import REASON, checked_reason
 from vireid.gallery.row import LONG, NAME, Where, check_name
+from vireid.gallery.service.audit import REASON, checked_reason
 from vireid.gallery.store import TOP
 from vireid.gallery.times import parse_time
 

@@ -3,7 +3,8 @@
     service = Service(Engine(open_index("station")), Access(hosts=frozenset({"127.0.0.1"}), tokens=tokens))
     uvicorn.run(service.gate)
 
-`vireid.gallery.server` runs it with a graceful stop. `docs/gallery.md` describes the calls, `/openapi.json` exactly.
+`vireid.gallery.service.server` runs it with a graceful stop. `docs/gallery.md` describes the calls, `/openapi.json`
+exactly.
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ from starlette.requests import ClientDisconnect
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery import answers, problems, untrusted
 from vireid.gallery import search as searching
-from vireid.gallery.access import Limits, Tokens
-from vireid.gallery.answers import Filters, Found, FromPicture, FromUpload, Problem, Verdict
-from vireid.gallery.batching import Closed, Full, Job
-from vireid.gallery.engine import Engine
-from vireid.gallery.gate import PROBES, Gate, Rules, mistaken, response, stopping
-from vireid.gallery.metrics import MEDIA_TYPE
-from vireid.gallery.problems import Refusal, documented
-from vireid.gallery.remembered import Remembered
-from vireid.gallery.uploads import FORM, as_refusal, read_form, read_json, refusal, type_of
+from vireid.gallery import untrusted
+from vireid.gallery.service import answers, problems
+from vireid.gallery.service.access import Limits, Tokens
+from vireid.gallery.service.answers import Filters, Found, FromPicture, FromUpload, Problem, Verdict
+from vireid.gallery.service.batching import Closed, Full, Job
+from vireid.gallery.service.engine import Engine
+from vireid.gallery.service.gate import PROBES, Gate, Rules, mistaken, response, stopping
+from vireid.gallery.service.metrics import MEDIA_TYPE
+from vireid.gallery.service.problems import Refusal, documented
+from vireid.gallery.service.remembered import Remembered
+from vireid.gallery.service.uploads import FORM, as_refusal, read_form, read_json, refusal, type_of
 
 DECODING = 2
 """Pictures that are decoded at a time. One of 20 megapixels takes 60 MB."""
@@ -326,7 +328,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 def page_files() -> dict[str, tuple[bytes, str]]:
     """The files of the page: path → content and type. They are read once, and nothing else is ever served."""
     found = {}
-    for file in sorted(resources.files("vireid.gallery").joinpath("page").iterdir(), key=lambda one: one.name):
+    for file in sorted(resources.files("vireid.gallery.service").joinpath("page").iterdir(), key=lambda one: one.name):
         if named := _FILE.fullmatch(file.name):
             found[f"/{file.name}"] = (file.read_bytes(), f"{PAGE[named[1]]}; charset=utf-8")
     if "/index.html" in found:

@@ -1,7 +1,7 @@
 """`vireid bench store`: a store is filled by a process that is killed, filled to the end by another one, and searched.
 
-The rows are made up (`vireid.gallery.bench.vectors_of`). What the store answers at the end is compared with a plain
-loop over all vectors: ids and float64 scores must be equal.
+The rows are made up (`vireid.gallery.bench.ratios.vectors_of`). What the store answers at the end is compared with a
+plain loop over all vectors: ids and float64 scores must be equal.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.settings import Count, Whole, options
-from vireid.gallery.bench import BATCH, CAMERAS, MODEL, TOP, part_of, queries_of, row_id, rows_of, vectors_of
-from vireid.gallery.product import float32_error, scores
+from vireid.gallery.bench.ratios import BATCH, CAMERAS, MODEL, TOP, part_of, queries_of, row_id, rows_of, vectors_of
 from vireid.gallery.row import Where
 from vireid.gallery.store import Hit, Store, ranked
 from vireid.gallery.store import open as open_gallery
+from vireid.gallery.stores.product import float32_error, scores
 from vireid.training.progress import Progress, Quiet
 
 CHECKED = 8
@@ -263,7 +263,7 @@ def _check_free(url: str) -> None:
     if "://" not in url and os.path.lexists(url):
         raise BadInput(f"{url} is there already: the benchmark fills a store of its own, so give another name")
     if "://" in url:
-        from vireid.gallery.bench_search import free_address
+        from vireid.gallery.bench.vectors import free_address
 
         free_address(url)
 
@@ -279,7 +279,7 @@ def _remove(url: str) -> None:
     if "://" not in url:
         shutil.rmtree(url)
         return
-    from vireid.gallery.bench_search import bare_client
+    from vireid.gallery.bench.vectors import bare_client
 
     with bare_client(url) as (client, collection):
         client.drop_collection(collection)

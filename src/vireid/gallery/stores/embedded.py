@@ -4,7 +4,7 @@
 | --- | --- |
 | `gallery.sqlite` | facts, documents, rows, thumbnails, and the places of vectors that no row has any more |
 | `visible-0.float32`, `infrared-0.float32` | the vectors; a row knows its place |
-| `visible-0.int8`, `infrared-0.int8` | the same as codes, see `vireid.gallery.product.encode` |
+| `visible-0.int8`, `infrared-0.int8` | the same as codes, see `vireid.gallery.stores.product.encode` |
 | `writer.lock` | locked by the one process that writes |
 
 Vectors are written and synced first; then SQLite commits the rows that have their places. So a row that was
@@ -28,8 +28,6 @@ import numpy as np
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.stored import sync_folder
-from vireid.gallery.matrix import Matrix, check_regular, remove_others
-from vireid.gallery.product import Damaged, best
 from vireid.gallery.row import MODALITIES, Row, Where, checked_ids, last_of_each
 from vireid.gallery.store import (
     EVERY_ROW,
@@ -40,6 +38,8 @@ from vireid.gallery.store import (
     checked_search,
     ranked,
 )
+from vireid.gallery.stores.matrix import Matrix, check_regular, remove_others
+from vireid.gallery.stores.product import Damaged, best
 
 DATABASE, LOCK = "gallery.sqlite", "writer.lock"
 APPLICATION = 0x76697265  # "vire"

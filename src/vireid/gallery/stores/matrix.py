@@ -12,7 +12,7 @@ import numpy as np
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.stored import sync_folder
-from vireid.gallery.product import code_type, encode
+from vireid.gallery.stores.product import code_type, encode
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 

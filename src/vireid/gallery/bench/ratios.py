@@ -160,7 +160,8 @@ def bench(asked: BenchOptions, progress: Progress = Quiet()) -> Benched:  # noqa
         BadInput: the server or the model cannot be used.
         RuntimeError: two contenders that must find the same pictures did not.
     """
-    from vireid.gallery import bench_search, bench_service
+    from vireid.gallery.bench import requests as bench_service
+    from vireid.gallery.bench import vectors as bench_search
     from vireid.training.run import surroundings
 
     work: dict[str, Callable[[BenchOptions, Path, Progress], list[Ratio]]] = {

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from vireid.data.errors import BadInput, unknown
 from vireid.data.settings import options
 from vireid.gallery.private import forget, open_database, read_private, write_private
-from vireid.gallery.spreadsheet import table
+from vireid.gallery.service.spreadsheet import table
 
 DATABASE, KEY = "audit.sqlite", "audit.key"
 DAY = 86_400_000

@@ -37,10 +37,10 @@ import numpy as np
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
-from vireid.gallery.product import float32_error, scores
 from vireid.gallery.row import LONG, MODALITIES, NAME, Row, Where, checked_ids, last_of_each
 from vireid.gallery.store import EVERY_ROW, Facts, Hit, check_document, check_facts, checked_search, ranked
-from vireid.gallery.thumbnails import Thumbnails
+from vireid.gallery.stores.product import float32_error, scores
+from vireid.gallery.stores.thumbnails import Thumbnails
 
 OPTIONS = ("consistency", "thumbnails", "index")
 SCHEMES = {"milvus": "http", "milvus+tls": "https"}
@@ -345,10 +345,15 @@ class MilvusStore:
 
     def _said(self, call: Callable[[], Any]) -> Any:
         """What a call returns. What the server refuses is told in a sentence."""
+        import grpc  # pymilvus needs it
+
         try:
             return call()
         except self._pymilvus.MilvusException as error:
             raise BadInput(f"Milvus at {self._address.uri}: {' '.join(str(error.message).split())}") from error
+        except grpc.RpcError as error:  # pymilvus lets a time limit through
+            why = error.code().name if isinstance(error, grpc.Call) else "the connection failed"
+            raise BadInput(f"Milvus at {self._address.uri} does not answer: {why}") from error
 
 
 def sure_candidates(

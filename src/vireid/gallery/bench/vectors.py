@@ -18,7 +18,7 @@ import numpy as np
 
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery.bench import (
+from vireid.gallery.bench.ratios import (
     MODEL,
     TOP,
     BenchOptions,
@@ -32,10 +32,10 @@ from vireid.gallery.bench import (
     rows_of,
     vectors_of,
 )
-from vireid.gallery.product import best, encode
 from vireid.gallery.row import Where
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_gallery
+from vireid.gallery.stores.product import best, encode
 from vireid.training.progress import Progress
 
 MANY = 64
@@ -165,7 +165,7 @@ def bare_client(url: str) -> Iterator[tuple[Any, str]]:
     """pymilvus's own client, and the name of the collection of the benchmark's gallery."""
     import pymilvus
 
-    from vireid.gallery import milvus
+    from vireid.gallery.stores import milvus
 
     address = milvus.Address.parse(url)
     client = pymilvus.MilvusClient(address.uri, token=os.environ.get(milvus.TOKEN, ""))

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from vireid.data.modality import Modality
-from vireid.gallery.bench import BenchOptions, Missing, Ratio, interleaved, need, rows_of, vectors_of
+from vireid.gallery.bench.ratios import BenchOptions, Missing, Ratio, interleaved, need, rows_of, vectors_of
 from vireid.gallery.build import BuildOptions, build
 from vireid.gallery.index import load_model, make_index
 from vireid.training.progress import Progress, Quiet
@@ -137,7 +137,7 @@ def served(index: Path) -> Iterator[int]:
     Raises:
         Missing: it does not start.
     """
-    from vireid.gallery.bench_search import free_port, last_words, wait_for_port
+    from vireid.gallery.bench.vectors import free_port, last_words, wait_for_port
 
     port = free_port()
     log = index.with_suffix(".log")
@@ -163,11 +163,11 @@ def served(index: Path) -> Iterator[int]:
 
 def _serve(index: str, port: int) -> None:
     """What the other process does: `vireid gallery serve` without a token, and with no limit that the searches meet."""
-    from vireid.gallery.engine import Engine, Serving
     from vireid.gallery.index import open_index
-    from vireid.gallery.process import Server
-    from vireid.gallery.server import LOCAL, listen
-    from vireid.gallery.service import Access, Service
+    from vireid.gallery.service.engine import Engine, Serving
+    from vireid.gallery.service.process import Server
+    from vireid.gallery.service.routes import Access, Service
+    from vireid.gallery.service.server import LOCAL, listen
 
     engine = Engine(open_index(index), Serving(rate=1000, burst=1_000_000))
     service = Service(engine, Access(frozenset(LOCAL)))

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vireid.data.errors import BadInput, unknown
-from vireid.gallery.audit import stamp
 from vireid.gallery.private import forget, open_database, write_private
-from vireid.gallery.spreadsheet import table
+from vireid.gallery.service.audit import stamp
+from vireid.gallery.service.spreadsheet import table
 
 DATABASE = "feedback.sqlite"
 VERDICTS = ("same", "different", "none")

@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from vireid.gallery.answers import PICTURES, FromUpload
-from vireid.gallery.problems import Refusal, for_status
 from vireid.gallery.row import LONG
+from vireid.gallery.service.answers import PICTURES, FromUpload
+from vireid.gallery.service.problems import Refusal, for_status
 
 FIELDS = 500
 """Most fields of a form that are no pictures."""

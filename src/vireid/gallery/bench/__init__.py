@@ -1,0 +1,1 @@
+"""`vireid bench`: how fast a gallery is, as ratios to named baselines of the same run."""

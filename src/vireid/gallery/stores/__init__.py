@@ -1,0 +1,1 @@
+"""The two kinds of stores: a folder, and Milvus."""
