@@ -131,7 +131,7 @@ def test_a_search_does_not_change_the_number_of_torchs_threads() -> None:
     """Training gives the same bits only with the same number of threads. numba starts its own once in a process."""
     code = (
         "import numpy as np, torch\n"
-        "from vireid.gallery import product\n"
+        "from vireid.gallery.stores import product\n"
         "product._SPLIT = 1\n"
         "vectors = np.eye(64, dtype=np.float32)\n"
         "product.best(vectors[:1], vectors, product.encode(vectors), np.arange(64), 3)\n"

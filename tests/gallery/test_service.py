@@ -326,7 +326,11 @@ def test_the_description_names_every_call_and_every_status(shared, client):
     made = client.get("/openapi.json").json()
     routes = {getattr(route, "path", "") for route in shared.service.app.routes}
     described = set(made["paths"])
-    files = {"/", "/openapi.json", *(f"/{one.name}" for one in (Path(searching.__file__).parent / "page").iterdir())}
+    files = {
+        "/",
+        "/openapi.json",
+        *(f"/{one.name}" for one in (Path(searching.__file__).parent / "service" / "page").iterdir()),
+    }
     assert routes - files == described
     assert set(made["paths"]["/v1/searches"]["post"]["responses"]) >= {
         *("200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503")

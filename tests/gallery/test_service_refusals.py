@@ -235,7 +235,7 @@ def test_pages_of_other_addresses_cannot_search(client, origin, status):
 
 
 def test_the_page_is_served_from_a_fixed_list_and_can_be_left_out(shared, client, own):
-    folder = Path(searching.__file__).parent / "page"
+    folder = Path(searching.__file__).parent / "service" / "page"
     for file in folder.iterdir():
         path = "/" if file.name == "index.html" else f"/{file.name}"
         response = client.get(path)
