@@ -21,13 +21,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo gallery-demo check test test-all browser mutants pretrain study bench docs tables clean
+.PHONY: help install demo gallery-demo lint check test test-all browser mutants pretrain study bench docs tables clean
 
 help:
 	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
 	@echo "make gallery-demo  after make demo: calibrate, build, search and serve with generated people (minutes)"
 	@echo "make test      the test suite (minutes on two cores)"
-	@echo "make check     lint, types, import direction, doctests, fast tests"
+	@echo "make lint      lint, types, import direction, doctests"
+	@echo "make check     the same, and the fast tests"
 	@echo "make test-all  the test suite with the slow tests"
 	@echo "make browser   the report and the page of the gallery in a real browser, with an accessibility checker (needs Chromium and npm)"
 	@echo "make mutants   put small faults into the package, one at a time, and count those that the tests notice (hours)"
@@ -62,12 +63,14 @@ demo: $(PROGRAM)
 gallery-demo: $(PROGRAM)
 	$(BIN)/vireid gallery demo --out demo
 
-check: install
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q --doctest-modules src
+
+check: lint
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not process" tests
 
 test: install

@@ -210,6 +210,7 @@ def test_the_adapter_is_compared_with_pymilvus_in_a_server_that_is_left_empty(tm
             bench(asked)
 
 
+@pytest.mark.slow
 def test_a_build_is_compared_with_a_loop_that_embeds_the_same_pictures(runs, tmp_path, monkeypatch):
     asked = BenchOptions(**QUICK, model=runs["llcm"])
     seen = []
@@ -224,6 +225,7 @@ def test_a_build_is_compared_with_a_loop_that_embeds_the_same_pictures(runs, tmp
     assert np.allclose(seen[0], stored, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="fastapi is not installed")
 def test_searches_over_http_are_answered_and_timed(runs, tmp_path, monkeypatch):

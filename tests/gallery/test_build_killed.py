@@ -35,7 +35,8 @@ def kill(process: Any) -> None:
     process.join()
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 10])
 def test_a_killed_builder_loses_nothing(kills: int, runs: dict[str, Path], tmp_path: Path) -> None:
     run, cameras = runs["sysu-mm01"], station(tmp_path / "station", visible=120, infrared=80)
     write(cameras / "visible/gate/bad.jpg", b"bad")

@@ -235,6 +235,7 @@ def test_clients_that_leave_hold_nothing(folder: Path) -> None:
 # --- a service that is killed -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_every_answer_of_a_killed_service_is_in_the_log(folder: Path) -> None:

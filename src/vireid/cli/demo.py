@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
     ]
     print(console.table(["Rank-1 in percent", "random start", "pretrained¹", "untrained", "chance"], lines))
     print("¹ weights=world: trained on other generated people before, see docs/results/pretrained.md")
-    print(f"\nreport: {page.resolve()}")
+    print(f"\nreport: {page.resolve()}\nnext: vireid gallery demo --out {out}, a search with this network")
 
 
 def train_from(start: str, source: str, options: argparse.Namespace, progress: Progress) -> Run:
