@@ -18,7 +18,7 @@ from vireid.evaluation.pairs import KINDS
 from vireid.experiments.embedding import Inference, embed_records
 from vireid.experiments.test import own_fold
 from vireid.experiments.trained import trained_people
-from vireid.gallery.index import CALIBRATION, fingerprint, load_model
+from vireid.gallery.index import BESIDE, CALIBRATION, fingerprint, load_model
 from vireid.gallery.store import open as open_store
 from vireid.training.progress import Progress, Quiet
 
@@ -32,7 +32,6 @@ FEW = 50
 """Below this many people there is a warning."""
 RATES = (0.01, 0.001)
 """False match rates whose thresholds are shown."""
-FILE = "calibration.json"
 
 
 @options
@@ -80,7 +79,7 @@ def calibrate(asked: CalibrateOptions, progress: Progress = Quiet()) -> Calibrat
     from vireid.training.run import open_run
 
     run = open_run(asked.run)
-    file = check_output(asked.run / FILE)
+    file = check_output(asked.run / BESIDE)
     changed = plugins.require(run, asked.data)
     records, unknown = untrained_people(run, asked.data, asked.split)
     keys = pair_keys(records)

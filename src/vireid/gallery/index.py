@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MODEL, CALIBRATION = "model", "calibration"
 """The names of the two documents that an index keeps in its store."""
+BESIDE = "calibration.json"
+"""The calibration beside a model, in the directory of the run or of the exported model."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def calibration_beside(path: Path, model: str) -> Calibration | None:
     Raises:
         BadInput: it cannot be read, or is of another checkpoint.
     """
-    file = path / "calibration.json"
+    file = path / BESIDE
     if not file.is_file():
         return None
     found = Calibration.read(file)

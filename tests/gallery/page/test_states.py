@@ -12,8 +12,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'vireid[serve]'")
 from tests.gallery.page.browsing import (
-    AXE,
-    CHROMIUM,
+    NEEDED,
     SIZES,
     STATES,
     TITLES,
@@ -29,11 +28,7 @@ from vireid.gallery.index import make_index
 from vireid.gallery.service.audit import Audit
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
-    pytest.mark.skipif(not AXE.is_file(), reason=f"no axe-core at {AXE}: make browser, or name the file in AXE"),
-]
+pytestmark = NEEDED
 expect = playwright.expect
 
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'vireid[serve]'")
 from tests.gallery.page.browsing import (
-    AXE,
-    CHROMIUM,
+    NEEDED,
     camera,
     focused,
     shown,
@@ -23,11 +22,7 @@ from tests.gallery.page.browsing import (
 from vireid.gallery.service.feedback import Feedback
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
-    pytest.mark.skipif(not AXE.is_file(), reason=f"no axe-core at {AXE}: make browser, or name the file in AXE"),
-]
+pytestmark = NEEDED
 expect = playwright.expect
 
 

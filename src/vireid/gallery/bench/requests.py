@@ -137,7 +137,7 @@ def served(index: Path) -> Iterator[int]:
     Raises:
         Missing: it does not start.
     """
-    from vireid.gallery.bench.vectors import free_port, last_words, wait_for_port
+    from vireid.gallery.bench.vectors import free_port, last_words, stop, wait_for_port
 
     port = free_port()
     log = index.with_suffix(".log")
@@ -153,12 +153,7 @@ def served(index: Path) -> Iterator[int]:
             time.sleep(0.1)
         yield port
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 def _serve(index: str, port: int) -> None:

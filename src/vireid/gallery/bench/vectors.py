@@ -208,12 +208,17 @@ def lite_server(folder: Path, *, seconds: float = 60) -> Iterator[int]:
         wait_for_port(port, process, seconds=seconds, name="milvus-lite's server", log=log)
         yield port
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Ask a process to end; after 20 seconds, kill it."""
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for_port(port: int, process: subprocess.Popen, *, seconds: float, name: str, log: Path) -> None:
