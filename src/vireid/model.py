@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
@@ -23,6 +24,7 @@ from vireid.data.size import Size
 from vireid.evaluation import distance as distances
 from vireid.evaluation.embedding import Embedder, NetworkEmbedder, embed_pictures
 from vireid.export.runtime import Exported
+from vireid.networks.weights import sha256
 from vireid.training import checkpoint as checkpoints
 from vireid.training.configuration import from_json
 from vireid.training.run import Run, open_run
@@ -97,6 +99,20 @@ class Model:
         if isinstance(self.source, Exported):
             return self.source.file
         return self.run.best if self.checkpoint == "best" else self.run.checkpoint
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the features of this model: a SHA-256 of weights, recipe, size, embedding and arithmetic.
+
+        A float32 export has the fingerprint of its run: what they compute differs by no more than an export may, see
+        `vireid.export.parity`. An int8 export has one of its own, and so has an export of an older version, which does
+        not know its checkpoint.
+        """
+        weights, arithmetic = sha256(self.file), self.runtime
+        if isinstance(self.source, Exported) and self.source.facts.weights and not self.source.facts.int8:
+            weights, arithmetic = self.source.facts.weights, ""
+        parts = [weights, self.recipe, str(self.size), "neck", arithmetic]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     @property
     def scaling(self) -> str:

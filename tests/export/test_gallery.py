@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 from tests.gallery.cameras import built, station
+from tests.gallery.people import calibrated
+from vireid.cli.main import main
 from vireid.data.errors import BadInput
-from vireid.gallery.index import fingerprint
+from vireid.evaluation.calibration import FILE
+from vireid.gallery.index import calibration_beside
 from vireid.gallery.store import open as open_store
 from vireid.model import load
 
@@ -20,7 +24,7 @@ from vireid.model import load
 def test_a_float32_export_goes_on_with_the_index_of_its_run(agw: Any, tmp_path: Path) -> None:
     run, cameras, index = agw.run, station(tmp_path / "s", visible=4, infrared=2), tmp_path / "index"
     shutil.copytree(agw.export, tmp_path / "onnx")
-    assert fingerprint(load(tmp_path / "onnx")) == fingerprint(load(run))
+    assert load(tmp_path / "onnx").fingerprint == load(run).fingerprint
     built(index, run, cameras)
     shutil.copytree(cameras / "visible/gate", cameras / "visible/lane")
     found = built(index, tmp_path / "onnx", cameras)
@@ -36,6 +40,24 @@ def test_a_float32_export_goes_on_with_the_index_of_its_run(agw: Any, tmp_path: 
     int8 = {**facts, "int8": {"data": "", "pictures": {}, "cosines": {}, "losses": []}}
     for changed in (older, int8):
         file.write_text(json.dumps(changed))
-        assert fingerprint(load(tmp_path / "onnx")) != fingerprint(load(run))
+        assert load(tmp_path / "onnx").fingerprint != load(run).fingerprint
         with pytest.raises(BadInput, match="holds vectors of the model"):
             built(index, tmp_path / "onnx", cameras)
+
+
+def test_a_float32_export_has_the_calibration_of_its_checkpoint(
+    quick: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(quick.run, run)
+    made = calibrated()
+    (run / FILE).write_text(replace(made, model=load(run).fingerprint).as_text())
+    assert main(["export", str(run), "--out", str(tmp_path / "onnx")]) == 0
+    assert (tmp_path / "onnx" / FILE).read_text() == (run / FILE).read_text()
+    found = calibration_beside(tmp_path / "onnx", load(tmp_path / "onnx").fingerprint)
+    assert found is not None and found.people == made.people
+    (run / FILE).write_text(made.as_text())
+    capsys.readouterr()
+    assert main(["export", str(run), "--out", str(tmp_path / "other")]) == 0
+    assert not (tmp_path / "other" / FILE).exists()
+    assert f"{run / FILE} is of another checkpoint" in capsys.readouterr().err

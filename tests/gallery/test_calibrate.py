@@ -29,7 +29,7 @@ from vireid.gallery.calibrate import (
     summary,
     untrained_people,
 )
-from vireid.gallery.index import calibration_beside, fingerprint, load_model, make_index, open_index
+from vireid.gallery.index import calibration_beside, load_model, make_index, open_index
 from vireid.model import load
 from vireid.synthesis.world import World, write_world
 from vireid.training.run import open_run
@@ -104,7 +104,7 @@ def test_a_calibration_is_that_of_the_features_that_a_gallery_holds(own, world, 
         )
         assert one.slope == pytest.approx(expected[kind].slope, rel=1e-3)
         assert np.allclose(one.threshold(0.05).cosine, expected[kind].threshold(0.05).cosine, atol=1e-4)
-    assert found.model == fingerprint(load(own)) and found.seed == 3 and found.people == STRANGERS
+    assert found.model == load(own).fingerprint and found.seed == 3 and found.people == STRANGERS
     assert found.command.startswith("vireid gallery calibrate") and found.data == f"sysu-mm01:{world}"
     assert any("only 22 people" in text for text in found.warnings)
     with open_index(index) as opened:
@@ -130,10 +130,10 @@ def test_a_new_index_takes_the_calibration_that_lies_beside_its_model(own, world
 
 def test_another_checkpoint_needs_another_calibration(own, world, tmp_path):
     calibrate(CalibrateOptions(own, f"sysu-mm01:{world}", workers=0))
-    before = fingerprint(load_model(own))
+    before = load_model(own).fingerprint
     assert calibration_beside(own, before) is not None
     train(TrainOptions(None, None, own, resume=True, extend=("epochs=2",), workers=0))
-    now = fingerprint(load_model(own))
+    now = load_model(own).fingerprint
     assert now != before
     with pytest.raises(BadInput, match=r"calibration\.json was made with another checkpoint.*calibrate again"):
         calibration_beside(own, now)

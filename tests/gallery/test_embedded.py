@@ -21,6 +21,7 @@ import pytest
 from tests.gallery.rows import MODEL, WIDTH, nearest, row, same, unit
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
+from vireid.gallery import private
 from vireid.gallery.row import Row, Where
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_gallery
@@ -295,7 +296,7 @@ def test_compact_gives_the_space_back(folder: Path) -> None:
 
 
 def test_compact_says_if_a_reader_keeps_deleted_rows_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "WAIT", 50)
+    monkeypatch.setattr(private, "WAIT", 50)
     with contextlib.closing(sqlite3.connect(folder / embedded.DATABASE, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM rows").fetchone()

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vireid.data.errors import BadInput
-from vireid.gallery.service.feedback import HEADER, Feedback
-from vireid.gallery.service.spreadsheet import table
+from vireid.gallery.feedback import HEADER, Feedback
+from vireid.gallery.spreadsheet import table
 
 A, B, C = (hashlib.sha256(name).hexdigest() for name in (b"a", b"b", b"c"))
 SEARCH = "0" * 32
@@ -48,7 +48,7 @@ def test_the_last_verdict_of_each_person_counts(tmp_path_factory: pytest.TempPat
             expected.pop((query, picture, who), None)
             if verdict != "none":
                 expected[query, picture, who] = verdict
-        rows = [[q, p, v, w, "2027-01-15T08:00:00.000Z"] for (q, p, w), v in sorted(expected.items())]
+        rows = [[q, p, v, w, "2027-01-15T08:00:00Z"] for (q, p, w), v in sorted(expected.items())]
         assert exported(feedback, folder / "feedback.csv") == [list(HEADER), *rows]
         for who in ("ward", "night"):
             assert feedback.said(A, who) == {p: v for (q, p, w), v in expected.items() if (q, w) == (A, who)}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.gallery.cameras import built, station
 from vireid.data.errors import BadInput
-from vireid.gallery.index import MODEL, fingerprint, open_index, state_folder
+from vireid.gallery.index import MODEL, open_index, state_folder
 from vireid.gallery.store import open as open_store
 from vireid.model import load
 
@@ -21,11 +21,11 @@ def run(runs: dict[str, Path]) -> Path:
 
 
 def test_a_fingerprint_is_of_weights_recipe_size_and_arithmetic(runs: dict[str, Path], tmp_path: Path) -> None:
-    one = fingerprint(load(runs["sysu-mm01"]))
+    one = load(runs["sysu-mm01"]).fingerprint
     shutil.copytree(runs["sysu-mm01"], tmp_path / "moved")
-    assert fingerprint(load(tmp_path / "moved")) == one != fingerprint(load(runs["regdb"]))
+    assert load(tmp_path / "moved").fingerprint == one != load(runs["regdb"]).fingerprint
     bigger = replace(load(tmp_path / "moved"), recipe="other")
-    assert fingerprint(bigger) != one
+    assert bigger.fingerprint != one
 
 
 def test_a_model_that_was_moved_or_replaced(runs: dict[str, Path], run: Path, tmp_path: Path) -> None:

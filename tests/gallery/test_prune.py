@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from tests.gallery.cameras import built, everything, rows, save, station, write
+from vireid.cli.main import main
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.gallery import prune as pruning
+from vireid.gallery.feedback import Feedback
 from vireid.gallery.index import open_index
 from vireid.gallery.journal import Journal
 from vireid.gallery.prune import Pruned, PruneOptions, expire, prune
@@ -102,8 +104,8 @@ def test_no_byte_of_a_pruned_picture_is_left(
     (tmp_path / "ids.txt").write_text("\n".join(removed) + "\n")
     without = sum(row.time is None for row, _, _ in before.values()) if way == "time" else 0
     dry = prune(PruneOptions(index, dry_run=True, **options))
-    assert dry == Pruned(len(removed), 0, without, True, False) and everything(index) == before
-    assert prune(PruneOptions(index, **options)) == Pruned(len(removed), 0, without, False, False)
+    assert dry == Pruned(len(removed), 0, without, 0, True, False) and everything(index) == before
+    assert prune(PruneOptions(index, **options)) == Pruned(len(removed), 0, without, 0, False, False)
     assert everything(index) == kept
     assert left_in(index, removed) == []
     with Journal(index) as journal:
@@ -123,7 +125,7 @@ def test_gone_pictures_are_those_that_a_source_does_not_have_now(index: Path, ru
     table.write_text("\n".join(line for line in lines if "-004" not in line))  # not in the table any more
     (table.parent / "t-007.jpg").unlink()  # in the table, and not on disk
     found = prune(PruneOptions(index, gone=True))
-    assert found == Pruned(3, 1, 0, False, False)
+    assert found == Pruned(3, 1, 0, 0, False, False)
     after = everything(index)
     removed = {id: one for id, one in before.items() if id not in after}
     assert sorted(row.path for row, _, _ in removed.values()) == [
@@ -223,6 +225,62 @@ def test_an_interrupted_pruning_is_finished_by_the_next(
     assert everything(index) == {id: one for id, one in before.items() if id not in removed}
 
 
+# --- what people said -------------------------------------------------------------------------------------------------
+
+UPLOADED = "ab" * 32
+"""The content of a query that is no picture of the gallery."""
+
+
+def _say(index: Path, rows: list[Row]) -> None:
+    """A verdict on each row, and one in which it is the query."""
+    with Feedback(index) as feedback:
+        for row in rows:
+            feedback.put("search", UPLOADED, row.content, "same", "anna")
+            feedback.put("search", row.content, "cd" * 32, "different", "anna")
+
+
+def test_what_was_said_of_removed_pictures_goes_with_them(
+    index: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built(index, run, timed(tmp_path / "p"))
+    rows = [row for row, _, _ in everything(index).values()]
+    going = [row for row in rows if row.person == "person-1"]
+    _say(index, rows)
+    assert prune(PruneOptions(index, person="person-1", dry_run=True)).verdicts == 0
+    assert main(["gallery", "prune", str(index), "--person", "person-1"]) == 0
+    assert f"feedback on them, which was removed too: {2 * len(going)}" in capsys.readouterr().out
+    with Feedback(index) as feedback:
+        kept = {row.content for row in rows} - {row.content for row in going}
+        assert feedback.contents() == kept | {UPLOADED, "cd" * 32}
+    in_files = b"".join(file.read_bytes() for file in index.glob("feedback*"))
+    assert going and kept and not any(row.content.encode() in in_files for row in going)
+    assert all(content.encode() in in_files for content in kept)  # so the line above looks at the right bytes
+
+
+def test_what_was_said_of_a_renamed_picture_stays(index: Path, run: Path, tmp_path: Path) -> None:
+    cameras = station(tmp_path / "s", visible=3, infrared=1)
+    built(index, run, cameras)
+    before = everything(index)
+    _say(index, [row for row, _, _ in before.values()])
+    first = sorted((cameras / "visible/gate").iterdir())[0]
+    first.rename(first.with_name("renamed.jpg"))
+    built(index, run, cameras)
+    assert prune(PruneOptions(index, gone=True)) == Pruned(1, 0, 0, 0, False, False)
+    with Feedback(index) as feedback:
+        assert {row.content for row, _, _ in before.values()} <= feedback.contents()
+
+
+def test_what_was_said_expires_with_the_pictures(index: Path, run: Path, tmp_path: Path) -> None:
+    built(index, run, timed(tmp_path / "p"))
+    before = everything(index)
+    _say(index, [row for row, _, _ in before.values()])
+    with open_index(index) as opened:
+        assert expire(opened, START + 5 * HOUR) == 3
+    gone = {row.content for id, (row, _, _) in before.items() if id not in everything(index)}
+    with Feedback(index) as feedback:
+        assert gone and not gone & feedback.contents()
+
+
 # --- expire -----------------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +339,7 @@ def test_rows_expire_while_searches_go_on(index: Path, run: Path, tmp_path: Path
 def test_bytes_that_a_reader_held_are_removed_by_the_next_call(
     index: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vireid.gallery.stores.embedded.WAIT", 50)
+    monkeypatch.setattr("vireid.gallery.private.WAIT", 50)
     monkeypatch.setattr(pruning, "TRIES", 1)
     built(index, run, timed(tmp_path / "p"))
     before = everything(index)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from vireid.cli.main import main
+from vireid.gallery.feedback import Feedback
 from vireid.gallery.index import state_folder
 from vireid.gallery.service.audit import Audit
-from vireid.gallery.service.feedback import Feedback
 
 DAY = 86_400
 START = 1_772_323_200  # 2026-03-01

@@ -345,6 +345,7 @@ def test_a_token_is_made_shown_once_and_can_be_taken_away(own, tmp_path, capsys)
 @pytest.mark.process
 def test_named_tokens_are_used_and_the_address_shows_none(own, tmp_path):
     _, token = Tokens.make(tmp_path / "tokens", "ward 3")
+    own.chmod(0o755)
     with serving(tmp_path / "said", own, "--tokens", str(tmp_path / "tokens"), "--no-page") as running:
         assert running.token == ""
         with running.client() as client:
@@ -354,7 +355,8 @@ def test_named_tokens_are_used_and_the_address_shows_none(own, tmp_path):
             assert client.post("/v1/searches", files=FILES).status_code == 200
             remove_token(tmp_path / "tokens", "ward 3")
             assert client.get("/v1/facets").status_code == 401
-        assert "Only the API" in (tmp_path / "said" / "rank0" / "stdout").read_text()
+        printed = (tmp_path / "said" / "rank0" / "stdout").read_text()
+        assert "Only the API" in printed and f"Other users of this machine can read {own}" in printed
     with Audit(own) as log:
         assert [one.who for one in log.entries()] == ["ward 3"]
 
@@ -362,7 +364,7 @@ def test_named_tokens_are_used_and_the_address_shows_none(own, tmp_path):
 @pytest.mark.process
 def test_without_a_token_only_this_machine_and_no_foreign_page_can_search(own, tmp_path):
     with serving(tmp_path / "said", own, "--no-token") as running:
-        assert running.token == ""
+        assert running.token == "" and "Other users" not in (tmp_path / "said" / "rank0" / "stdout").read_text()
         with httpx.Client(base_url=running.url, trust_env=False) as client:
             assert client.post("/v1/searches", files=FILES).status_code == 200
             foreign = client.post("/v1/searches", files=FILES, headers={"Origin": "http://evil.example"})

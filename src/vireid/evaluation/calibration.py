@@ -29,6 +29,8 @@ POINTS = 512
 NEEDED = 30
 """Pairs of two people that a false match rate needs at least: rates below 30 / pairs are not resolved."""
 FORMAT = 1
+FILE = "calibration.json"
+"""The calibration of a model, in the directory of the run or of the exported model."""
 
 _CURVES = ("false", "false_lower", "false_upper", "missed", "missed_lower", "missed_upper")
 _TAIL, _BODY, _SAME = 256, 64, 160
@@ -151,7 +153,7 @@ class Calibration:
             always there. `visible` or `infrared` is missing if too few people have pairs of this kind, for example
             where each modality has one camera, as in RegDB. Then nothing is known of these cosines: a search has no
             ratio, no strangers and no verdict for them, and its two modalities cannot be merged.
-        model: fingerprint of the model whose features were compared, see `vireid.gallery.index.fingerprint`.
+        model: fingerprint of the model whose features were compared, see `vireid.model.Model.fingerprint`.
         data: `LAYOUT:PATH` as it was named.
         content: `vireid.data.records.content_fingerprint` of the pictures.
         people: number of people.

@@ -19,7 +19,9 @@ from vireid.data.loading import inference_batches
 from vireid.data.modality import Modality
 from vireid.data.records import Records
 from vireid.data.settings import Whole, options
-from vireid.data.stored import as_json, write_json
+from vireid.data.stored import as_json, write_json, write_text
+from vireid.evaluation.calibration import FILE
+from vireid.evaluation.calibration import Calibration as CosineCalibration
 from vireid.evaluation.embedding import fastest_device
 from vireid.evaluation.scoring import Measured, evaluate
 from vireid.experiments.embed import listed
@@ -114,7 +116,9 @@ def export(asked: ExportOptions, progress: Progress = Quiet()) -> Exported:  # n
     with tempfile.TemporaryDirectory(dir=asked.out.parent, prefix=f".{asked.out.name}-") as scratch:
         making = _Making(asked, model, networks, Path(scratch), progress)
         made = making.float32()
-        if calibration is not None:
+        if calibration is None:
+            making.copy_calibration(made)
+        else:
             made = making.int8(made, calibration)
         os.replace(made, asked.out)
     return Exported(asked.out)
@@ -237,6 +241,20 @@ class _Making:
             check_losses(losses)
         self._write_facts(folder, replace(facts, losses=losses))
         return folder
+
+    def copy_calibration(self, folder: Path) -> None:
+        """Put the calibration of the run's verdicts beside its float32 export, which has the same features.
+
+        An int8 export has others, and needs a calibration of its own; so has another checkpoint.
+        """
+        file = self.asked.run / FILE
+        if not file.is_file():
+            return
+        found = CosineCalibration.read(file)
+        if found.model == self.model.fingerprint:
+            write_text(folder / FILE, found.as_text())
+        else:
+            self.progress.say(f"{file} is of another checkpoint, and was not copied")
 
     def _write_facts(self, folder: Path, int8: Int8Facts | None) -> None:
         asked, model = self.asked, self.model

@@ -13,12 +13,12 @@ from vireid.data.errors import BadInput
 from vireid.data.records import Records, content_fingerprint
 from vireid.data.settings import Count, Share, Whole, options
 from vireid.data.stored import check_output, write_text
-from vireid.evaluation.calibration import NEEDED, Calibration, PairCalibration, calibrate_pairs
+from vireid.evaluation.calibration import FILE, NEEDED, Calibration, PairCalibration, calibrate_pairs
 from vireid.evaluation.pairs import KINDS
 from vireid.experiments.embedding import Inference, embed_records
 from vireid.experiments.test import own_fold
 from vireid.experiments.trained import trained_people
-from vireid.gallery.index import BESIDE, CALIBRATION, fingerprint, load_model
+from vireid.gallery.index import CALIBRATION, load_model
 from vireid.gallery.store import open as open_store
 from vireid.training.progress import Progress, Quiet
 
@@ -79,13 +79,13 @@ def calibrate(asked: CalibrateOptions, progress: Progress = Quiet()) -> Calibrat
     from vireid.training.run import open_run
 
     run = open_run(asked.run)
-    file = check_output(asked.run / BESIDE)
+    file = check_output(asked.run / FILE)
     changed = plugins.require(run, asked.data)
     records, unknown = untrained_people(run, asked.data, asked.split)
     keys = pair_keys(records)
     kinds, missing = _kinds(records, keys)
     model = load_model(asked.run, asked.checkpoint)
-    identifier = fingerprint(model)
+    identifier = model.fingerprint
     if asked.index is not None:
         _check_index(asked.index, asked.run, identifier)
     records = records.with_scaling(model.scaling)

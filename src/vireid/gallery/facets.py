@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from vireid.gallery.counts import ByModality, Counts, by_name
 from vireid.gallery.row import MODALITIES
 from vireid.gallery.store import Facts, Store
 from vireid.gallery.times import time_text
@@ -33,8 +33,8 @@ class Counted:
     """
 
     facts: Facts
-    cameras: dict[str, tuple[int, ...]]
-    sources: dict[str, tuple[int, ...]]
+    cameras: dict[str, ByModality]
+    sources: dict[str, ByModality]
     first: int | None
     last: int | None
     without: int
@@ -52,19 +52,8 @@ class Counted:
 def count(store: Store) -> Counted:
     """Count the rows of a store. It reads all of them."""
     facts = store.facts()
-    cameras: Counter[tuple[str, int]] = Counter()
-    sources: Counter[tuple[str, int]] = Counter()
-    first = last = None
-    without = 0
-    for row in store.iterate():
-        cameras[row.camera, row.modality] += 1
-        sources[row.source, row.modality] += 1
-        if row.time is None:
-            without += 1
-        else:
-            first = row.time if first is None else min(first, row.time)
-            last = row.time if last is None else max(last, row.time)
-    return Counted(facts, _by_name(cameras), _by_name(sources), first, last, without)
+    found = Counts(store.iterate())
+    return Counted(facts, by_name(found.cameras), by_name(found.sources), found.first, found.last, found.without_time)
 
 
 class Facets:
@@ -119,16 +108,6 @@ class Facets:
             self._counting.release()
 
 
-def _by_name(counts: Counter[tuple[str, int]]) -> dict[str, tuple[int, ...]]:
-    names = sorted({name for name, _ in counts}, key=_natural)
-    return {name: tuple(counts[name, modality] for modality in MODALITIES) for name in names}
-
-
-def _natural(name: str) -> tuple[int, int, str]:
-    """Numbers in their order, then names in theirs."""
-    return (0, int(name), name) if name.isascii() and name.isdigit() else (1, 0, name)
-
-
-def _groups(counts: dict[str, tuple[int, ...]]) -> list[dict[str, Any]]:
+def _groups(counts: dict[str, ByModality]) -> list[dict[str, Any]]:
     words = [one.word for one in MODALITIES]
     return [{"name": name, **dict(zip(words, numbers, strict=True))} for name, numbers in counts.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import numpy as np
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.stored import as_json, from_values
-from vireid.evaluation.calibration import Calibration
+from vireid.evaluation.calibration import FILE, Calibration
 from vireid.gallery.store import Facts, Store, check_facts
 from vireid.gallery.store import open as open_store
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 MODEL, CALIBRATION = "model", "calibration"
 """The names of the two documents that an index keeps in its store."""
-BESIDE = "calibration.json"
-"""The calibration beside a model, in the directory of the run or of the exported model."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class ModelFacts:
         runtime: what computes the features of an exported model; empty for PyTorch.
         size: height and width of the pictures that it takes.
         width: numbers of a vector.
-        fingerprint: see `fingerprint`.
+        fingerprint: see `vireid.model.Model.fingerprint`.
     """
 
     path: str
@@ -84,7 +81,7 @@ class Index:
         if not path.exists():
             raise BadInput(f"the model of {self.url} is not at {path} any more: name it with --model")
         found = load_model(path, self.facts.checkpoint)
-        if fingerprint(found) != self.facts.fingerprint:
+        if found.fingerprint != self.facts.fingerprint:
             raise BadInput(
                 f"{path} is not the model that {self.url} was built with ({self.facts.name}, "
                 f"{self.facts.fingerprint[:16]}): name that one with --model, or build the index anew"
@@ -164,7 +161,7 @@ def calibration_beside(path: Path, model: str) -> Calibration | None:
     Raises:
         BadInput: it cannot be read, or is of another checkpoint.
     """
-    file = path / BESIDE
+    file = path / FILE
     if not file.is_file():
         return None
     found = Calibration.read(file)
@@ -184,23 +181,6 @@ def load_model(path: Path, checkpoint: str = "last") -> Model:
     return found
 
 
-def fingerprint(model: Model) -> str:
-    """What identifies the vectors of a model: a SHA-256 of weights, recipe, size, embedding and arithmetic.
-
-    A float32 export has the fingerprint of its run: what they compute differs by no more than an export may, see
-    `vireid.export.parity`. An int8 export has one of its own, and so has an export of an older version, which does not
-    know its checkpoint.
-    """
-    from vireid.export.runtime import Exported
-    from vireid.networks.weights import sha256
-
-    weights, arithmetic = sha256(model.file), model.runtime
-    if isinstance(model.source, Exported) and model.source.facts.weights and not model.source.facts.int8:
-        weights, arithmetic = model.source.facts.weights, ""
-    parts = [weights, model.recipe, str(model.size), "neck", arithmetic]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
 def facts_of(model: Model) -> ModelFacts:
     """What an index keeps of a model. One picture is embedded, to know how long a vector is."""
     width = model.embed(np.zeros((1, 3, *model.size), np.uint8), Modality.VISIBLE).shape[1]
@@ -211,7 +191,7 @@ def facts_of(model: Model) -> ModelFacts:
         runtime=model.runtime,
         size=(model.size.height, model.size.width),
         width=width,
-        fingerprint=fingerprint(model),
+        fingerprint=model.fingerprint,
     )
 
 
@@ -229,7 +209,10 @@ def state_folder(url: str | Path, given: Path | None = None) -> Path:
         place = re.sub(r"[^\w.-]+", "_", str(url).split("?")[0])
         usual = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vireid" / place
         folder = given or usual
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{folder} cannot be made: {error.strerror}; name another folder with --state") from None
         return folder
     if given is not None:
         raise BadInput(f"the index {url} is a folder, which is its own state folder: leave out {given}")

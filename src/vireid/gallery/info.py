@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vireid.gallery.counts import Counts, by_name
 from vireid.gallery.index import Index, ModelFacts, is_url, open_index
 from vireid.gallery.journal import Journal
 from vireid.gallery.recall import Recall, recall_of
-from vireid.gallery.row import Row
 from vireid.gallery.times import time_text
 from vireid.training.progress import Progress, Quiet
 
@@ -98,36 +96,38 @@ def info(url: str | Path, *, state: Path | None = None, progress: Progress = Qui
         BadInput: there is no index, or it cannot be read.
     """
     with open_index(url, state=state) as index, Journal(index.folder) as journal:
-        counted = _Counted(index, progress)
+        looked = _Looked(index, progress)
+        counts = looked.counts
+        cameras, sources = by_name(counts.cameras), by_name(counts.sources)
         unreadable: dict[str, dict[str, str]] = {}
         for source, path, reason in journal.unreadable():
             unreadable.setdefault(source, {})[path] = reason
         known = {one.name: one for one in journal.sources()}
-        names = sorted({*known, *counted.sources})
+        names = sorted({*known, *sources})
         calibration = index.calibration
         return Info(
             index=str(url),
             model=index.facts,
             calibration=calibration
             and CalibrationFacts(calibration.data, calibration.people, tuple(calibration.warnings)),
-            visible=sum(counted.cameras[0].values()),
-            infrared=sum(counted.cameras[1].values()),
-            cameras=counted.camera_facts(),
+            visible=sum(one[0] for one in cameras.values()),
+            infrared=sum(one[1] for one in cameras.values()),
+            cameras=tuple(CameraFacts(name, *numbers) for name, numbers in cameras.items()),
             sources=tuple(
                 SourceFacts(
                     name=name,
                     place=known[name].place if name in known else "",
-                    rows=counted.sources[name],
+                    rows=sum(sources.get(name, ())),
                     unreadable=len(unreadable.get(name, {})),
                     built=time_text(known[name].built) if name in known else None,
                 )
                 for name in names
             ),
-            first=time_text(counted.first),
-            last=time_text(counted.last),
-            without_time=counted.without_time,
-            persons=len(counted.persons),
-            duplicates=counted.duplicates,
+            first=time_text(counts.first),
+            last=time_text(counts.last),
+            without_time=counts.without_time,
+            persons=len(looked.persons),
+            duplicates=looked.duplicates,
             dead=index.store.facts().dead,
             bytes=None if is_url(url) else _size(index.folder),
             unreadable=unreadable,
@@ -142,41 +142,24 @@ def _size(folder: Path) -> int:
     )
 
 
-class _Counted:
-    """What is counted in one pass over the rows."""
+class _Looked:
+    """What one pass over the rows finds: the counts, different persons, and rows whose bytes came before."""
 
     def __init__(self, index: Index, progress: Progress) -> None:
-        self.cameras: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        self.sources: Counter[str] = Counter()
-        self.first: int | None = None
-        self.last: int | None = None
-        self.without_time = self.duplicates = 0
+        self.counts = Counts()
         self.persons: set[str] = set()
-        self._contents: set[int] = set()
+        self.duplicates = 0
+        contents: set[int] = set()
         many = index.store.count()
         with progress.bar("counting") as advance:
             for done, row in enumerate(index.store.iterate(), 1):
-                self._count(row)
+                self.counts.add(row)
+                if row.person is not None:
+                    self.persons.add(row.person)
+                content = int(
+                    row.content[:15], 16
+                )  # 60 bits: of 100 million, two are equal by chance once in 200 times
+                self.duplicates += content in contents
+                contents.add(content)
                 if done % 1000 == 0:
                     advance(done, many)
-
-    def _count(self, row: Row) -> None:
-        self.cameras[row.modality][row.camera] += 1
-        self.sources[row.source] += 1
-        if row.person is not None:
-            self.persons.add(row.person)
-        if row.time is None:
-            self.without_time += 1
-        else:
-            self.first = row.time if self.first is None else min(self.first, row.time)
-            self.last = row.time if self.last is None else max(self.last, row.time)
-        content = int(row.content[:15], 16)  # 60 bits: two of a hundred million are equal by chance in one case of 200
-        self.duplicates += content in self._contents
-        self._contents.add(content)
-
-    def camera_facts(self) -> tuple[CameraFacts, ...]:
-        """The rows of each camera, numbers in their order."""
-        visible, infrared = self.cameras
-        names: Iterable[str] = {*visible, *infrared}
-        ordered = sorted(names, key=lambda one: (0, int(one), one) if one.isdecimal() else (1, 0, one))
-        return tuple(CameraFacts(one, visible[one], infrared[one]) for one in ordered)

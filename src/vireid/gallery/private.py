@@ -97,8 +97,7 @@ def open_database(file: Path, schema: str, application: int) -> sqlite3.Connecti
         check_mode(file, file.stat())
         location = f"{file.absolute().as_uri()}?mode=rw"
         sql = sqlite3.connect(location, uri=True, isolation_level=None, check_same_thread=False)
-        for setting in (f"busy_timeout = {WAIT}", "trusted_schema = OFF", "secure_delete = ON", "synchronous = FULL"):
-            sql.execute(f"PRAGMA {setting}").close()
+        prepare(sql)
         found = sql.execute("PRAGMA application_id").fetchone()[0]
         empty = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if found != application and not (found == 0 and empty):
@@ -112,6 +111,12 @@ def open_database(file: Path, schema: str, application: int) -> sqlite3.Connecti
         if isinstance(error, (OSError, sqlite3.Error)):
             raise BadInput(f"{file} cannot be used: {error}") from None
         raise
+
+
+def prepare(sql: sqlite3.Connection) -> None:
+    """Set up a connection: wait for others, trust no schema, overwrite what is deleted, have commits on disk."""
+    for setting in (f"busy_timeout = {WAIT}", "trusted_schema = OFF", "secure_delete = ON", "synchronous = FULL"):
+        sql.execute(f"PRAGMA {setting}").close()
 
 
 def forget(sql: sqlite3.Connection, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Remove pictures from an index for good: rows, vectors, thumbnails and what the journal knows of them."""
+"""Remove pictures from an index for good: rows, vectors, thumbnails, what the journal knows and what people said."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.settings import options
+from vireid.gallery.feedback import DATABASE as FEEDBACK
+from vireid.gallery.feedback import Feedback
 from vireid.gallery.index import Index, is_url, open_index
 from vireid.gallery.journal import Journal, Known
-from vireid.gallery.row import Where, checked_ids
+from vireid.gallery.row import Row, Where, checked_ids
 from vireid.gallery.sources import list_source
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_store
@@ -62,6 +64,7 @@ class Pruned:
         rows: rows with vectors and thumbnails.
         entries: pictures that only the journal knew, because they could not be read.
         without_time: rows that nothing but `older_than` keeps, because they have no time.
+        verdicts: what people said of them on the page.
         dry_run: whether nothing was removed.
         later: whether the server removes the bytes by itself, later.
     """
@@ -69,6 +72,7 @@ class Pruned:
     rows: int
     entries: int
     without_time: int
+    verdicts: int
     dry_run: bool
     later: bool
 
@@ -87,15 +91,17 @@ def prune(asked: PruneOptions) -> Pruned:
         if asked.source is not None and asked.source not in known and not _has_source(index.store, asked.source):
             raise unknown("source", asked.source, sorted(known))
         chosen, lonely, without_time = _chosen(asked, before, index.store, journal, known)
+        verdicts = 0
         if not asked.dry_run:
             index.store.delete([])  # it is refused here if another process writes
             whole = asked.source is not None and not (asked.gone or before or asked.person or asked.ids_from)
             if whole and asked.source is not None:
                 journal.forget_source(asked.source)
             journal.forget(lonely)
+            verdicts = _forget_verdicts(index.folder, index.store, chosen)
             _remove(index.store, journal, chosen)
             _remove_bytes(index.store, journal)
-    return Pruned(len(chosen), len(lonely), without_time, asked.dry_run, is_url(asked.index))
+    return Pruned(len(chosen), len(lonely), without_time, verdicts, asked.dry_run, is_url(asked.index))
 
 
 def expire(index: Index, before: int) -> int:
@@ -125,7 +131,8 @@ def expire(index: Index, before: int) -> int:
             store = index.store  # it may hold the lock itself
             store.delete([])
         with Journal(index.folder) as journal:
-            chosen = [(row.id, row.source, row.path) for row in store.iterate(where)]
+            chosen = [_picture(row) for row in store.iterate(where)]
+            _forget_verdicts(index.folder, store, chosen)
             _remove(store, journal, chosen)
             _remove_bytes(store, journal)
     return len(chosen)
@@ -141,8 +148,12 @@ def _has_log(index: Index) -> bool:
 
 # --- which rows -------------------------------------------------------------------------------------------------------
 
-Picture = tuple[str, str, str]
-"""Id, source and path."""
+Picture = tuple[str, str, str, str]
+"""Id, source, path and content."""
+
+
+def _picture(row: Row) -> Picture:
+    return row.id, row.source, row.path, row.content
 
 
 def _chosen(
@@ -158,10 +169,10 @@ def _chosen(
             if before is not None and (row.time is None or row.time >= before):
                 without_time += row.time is None
                 continue
-            chosen.append((row.id, row.source, row.path))
+            chosen.append(_picture(row))
     lonely = []
     if asked.gone and not (before or asked.person or asked.ids_from):
-        removed = {(source, path) for _, source, path in chosen}
+        removed = {(source, path) for _, source, path, _ in chosen}
         names = [asked.source] if asked.source else list(known)
         pairs = ((name, path) for name in names for path in journal.paths(name))
         lonely = [one for one in pairs if one not in removed and not there.has(*one)]
@@ -237,8 +248,26 @@ def _remove(store: Store, journal: Journal, chosen: Sequence[Picture]) -> None:
     """Remove rows. The journal goes first: what it has forgotten is only read once more if this is interrupted."""
     for start in range(0, len(chosen), AT_ONCE):
         part = chosen[start : start + AT_ONCE]
-        journal.forget((source, path) for _, source, path in part)
-        store.delete(id for id, _, _ in part)
+        journal.forget((source, path) for _, source, path, _ in part)
+        store.delete(id for id, *_ in part)
+
+
+def _forget_verdicts(folder: Path, store: Store, chosen: Sequence[Picture]) -> int:
+    """Remove what people said of pictures that are about to be removed, and return how many verdicts that were.
+
+    A picture that has another row, such as one that was renamed, keeps its verdicts.
+    """
+    if not chosen or not (folder / FEEDBACK).exists():
+        return 0
+    with Feedback(folder) as feedback:
+        going = {id for id, *_ in chosen}
+        said = sorted(feedback.contents() & {content for *_, content in chosen})
+        staying: set[str] = set()
+        for start in range(0, len(said), AT_ONCE):
+            where = Where(contents=tuple(said[start : start + AT_ONCE]))
+            staying.update(row.content for row in store.iterate(where) if row.id not in going)
+        gone = [one for one in said if one not in staying]
+        return feedback.forget(gone) if gone else 0
 
 
 def _remove_bytes(store: Store, journal: Journal) -> None:

@@ -19,7 +19,7 @@ from tests.gallery.page.browsing import (
     shown,
     until,
 )
-from vireid.gallery.service.feedback import Feedback
+from vireid.gallery.feedback import Feedback
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
 pytestmark = NEEDED

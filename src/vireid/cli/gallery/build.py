@@ -169,9 +169,9 @@ def _register_prune(nouns: argparse._SubParsersAction) -> None:
     verb = nouns.add_parser(
         "prune",
         help="remove pictures from an index for good",
-        description="Remove rows, vectors, thumbnails and what the journal knows, so that no byte of them is left in "
-        "the index. A row is removed if all that is given holds for it. The pictures themselves are not touched, and "
-        "come back with the next build if they are still in a source.",
+        description="Remove rows, vectors, thumbnails, what the journal knows and what people said of them, so that no "
+        "byte of them is left in the index. A row is removed if all that is given holds for it. The pictures "
+        "themselves are not touched, and come back with the next build if they are still in a source.",
     )
     add_index(verb)
     verb.add_argument("--gone", action="store_true", help="pictures that are not in their source any more")
@@ -198,6 +198,8 @@ def pruned_lines(index: str, found: Pruned) -> list[str]:
     said = [f"{index}: {pictures(found.rows)} {what} removed"]
     if found.entries:
         said.append(f"the journal also knew {pictures(found.entries)} that could not be read")
+    if found.verdicts:
+        said.append(f"feedback on them, which was removed too: {found.verdicts:,}")
     if found.without_time:
         have = "has no time, so it is" if found.without_time == 1 else "have no time, so they are"
         said.append(f"{pictures(found.without_time)} {have} not older than anything and not removed")

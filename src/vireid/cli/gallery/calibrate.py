@@ -35,8 +35,8 @@ def register(nouns: argparse._SubParsersAction) -> None:
 
 def run_calibrate(options: argparse.Namespace) -> None:
     """Calibrate, and print the numbers of each kind of pairs."""
+    from vireid.evaluation.calibration import FILE
     from vireid.gallery.calibrate import RATES, CalibrateOptions, calibrate, summary
-    from vireid.gallery.index import BESIDE
     from vireid.training.progress import Terminal
 
     names = ("data", "split", "checkpoint", "index", "seed", "batch", "workers", "cache")
@@ -46,14 +46,14 @@ def run_calibrate(options: argparse.Namespace) -> None:
     found = calibrate(asked, Terminal())
     said = summary(found, rates)
     kinds = said["pairs"]
-    print(f"{options.directory / BESIDE}: {found.people} people of {found.data}\n")
+    print(f"{options.directory / FILE}: {found.people} people of {found.data}\n")
     print(_pairs(kinds))
     print(f"\n{_thresholds(kinds)}\n")
     for warning in found.warnings:
         print(f"warning: {warning}")
     if options.index is not None:
         print(f"kept in {options.index}")
-    console.write_json(options.json, {"file": str(options.directory / BESIDE), **said})
+    console.write_json(options.json, {"file": str(options.directory / FILE), **said})
 
 
 def _pairs(kinds: dict[str, Any]) -> str:

@@ -115,10 +115,10 @@ def make_pictures(place: Path, world: Path) -> None:
 
 def calibrated(model: Path) -> bool:
     """Whether there is a calibration of this checkpoint."""
-    from vireid.gallery.index import calibration_beside, fingerprint, load_model
+    from vireid.gallery.index import calibration_beside, load_model
 
     try:
-        return calibration_beside(model, fingerprint(load_model(model))) is not None
+        return calibration_beside(model, load_model(model).fingerprint) is not None
     except BadInput:  # it is of an earlier training
         return False
 

@@ -18,14 +18,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.settings import options
 from vireid.gallery.private import forget, open_database, read_private, write_private
-from vireid.gallery.service.spreadsheet import table
+from vireid.gallery.spreadsheet import table
+from vireid.gallery.times import time_text
 
 DATABASE, KEY = "audit.sqlite", "audit.key"
 DAY = 86_400_000
@@ -295,18 +295,9 @@ def _entry(row: tuple) -> Entry:
 
 
 def _values(entry: Entry) -> dict[str, Any]:
-    return {**asdict(entry), "time": stamp(entry.time)}
+    return {**asdict(entry), "time": time_text(entry.time)}
 
 
 def _flat(values: Mapping[str, Any]) -> list[Any]:
     filters, shown = json.dumps(values["filters"], ensure_ascii=False), " ".join(values["shown"])
     return list({**values, "filters": filters, "shown": shown}.values())
-
-
-def stamp(time: int) -> str:
-    """A time in milliseconds since 1970 as ISO 8601, UTC.
-
-    >>> stamp(1_772_330_000_123)
-    '2026-03-01T01:53:20.123Z'
-    """
-    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

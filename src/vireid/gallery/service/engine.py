@@ -18,6 +18,7 @@ from vireid.data.size import Size
 from vireid.evaluation.calibration import Calibration
 from vireid.gallery import search as searching
 from vireid.gallery.facets import Facets
+from vireid.gallery.feedback import Feedback
 from vireid.gallery.index import CALIBRATION, Index
 from vireid.gallery.row import MODALITIES, Row, Where
 from vireid.gallery.scores import STRANGERS
@@ -25,7 +26,6 @@ from vireid.gallery.service.answers import MOST as TOP
 from vireid.gallery.service.answers import PICTURES, Filters
 from vireid.gallery.service.audit import Audit
 from vireid.gallery.service.batching import MOST, PATIENCE, WAITING, Job, Worker
-from vireid.gallery.service.feedback import Feedback
 from vireid.gallery.service.gate import UPLOAD
 from vireid.gallery.service.metrics import Metrics
 from vireid.gallery.service.problems import Refusal

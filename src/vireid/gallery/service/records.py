@@ -8,10 +8,11 @@ from typing import Any
 
 from vireid.data.errors import BadInput
 from vireid.data.settings import options
+from vireid.gallery import feedback
+from vireid.gallery.feedback import Feedback
 from vireid.gallery.index import state_folder
-from vireid.gallery.service import audit, feedback
+from vireid.gallery.service import audit
 from vireid.gallery.service.audit import FORMATS, Audit, Span
-from vireid.gallery.service.feedback import Feedback
 from vireid.gallery.times import parse_time
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 import threading
 import time
@@ -209,6 +210,13 @@ def _tokens(asked: ServeOptions) -> tuple[Tokens | None, str]:
     return Tokens.temporary()
 
 
+def is_open(index: str) -> bool:
+    """Whether an index is a folder that others than its owner may read. Only POSIX systems can tell."""
+    from vireid.gallery.index import is_url
+
+    return os.name == "posix" and not is_url(index) and bool(os.stat(index).st_mode & 0o077)
+
+
 def _address(asked: ServeOptions, listening: socket.socket, token: str) -> str:
     """The sentences that are printed when the service can be used."""
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
@@ -218,6 +226,8 @@ def _address(asked: ServeOptions, listening: socket.socket, token: str) -> str:
         lines.append("Other machines can reach this address. Put a server with TLS in front of it.")
     if not asked.page:
         lines.append("Only the API is served, and no page.")
+    if is_open(asked.index):
+        lines.append(f"Other users of this machine can read {asked.index}, which has what finds people: chmod 700 it.")
     if token:
         lines.append("Whoever has this address can search. It is valid until the service ends. Stop it with Ctrl+C.")
     return "\n".join(lines)

@@ -28,6 +28,7 @@ import numpy as np
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.stored import sync_folder
+from vireid.gallery.private import prepare
 from vireid.gallery.row import MODALITIES, Row, Where, checked_ids, last_of_each
 from vireid.gallery.store import (
     EVERY_ROW,
@@ -46,7 +47,6 @@ APPLICATION = 0x76697265  # "vire"
 FORMAT = 1
 UNKNOWN_TIME = -(2**63)
 BATCH = 1000  # rows that are read at a time
-WAIT = 30_000  # milliseconds until a locked database is given up
 
 _COLUMNS = ("id", "content", "source", "path", "camera", "modality", "time", "tracklet", "person", "place", "checksum")
 _SCHEMA = f"""
@@ -313,8 +313,7 @@ class FolderStore:
     def _connect(self) -> sqlite3.Connection:
         location = f"{(self._folder / DATABASE).absolute().as_uri()}?mode=rw"  # never makes one
         sql = sqlite3.connect(location, uri=True, isolation_level=None, check_same_thread=False)
-        for setting in (f"busy_timeout = {WAIT}", "trusted_schema = OFF", "secure_delete = ON", "synchronous = FULL"):
-            sql.execute(f"PRAGMA {setting}").close()
+        prepare(sql)
         return sql
 
     @contextlib.contextmanager

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from vireid.data.errors import BadInput, unknown
 from vireid.gallery.private import forget, open_database, write_private
-from vireid.gallery.service.audit import stamp
-from vireid.gallery.service.spreadsheet import table
+from vireid.gallery.spreadsheet import table
+from vireid.gallery.times import time_text
 
 DATABASE = "feedback.sqlite"
 VERDICTS = ("same", "different", "none")
@@ -117,6 +117,10 @@ class Feedback:
         for values in self._run(command):
             yield Said(*values)
 
+    def contents(self) -> set[str]:
+        """The contents of all pictures on which there is a verdict, queries among them."""
+        return {one for pair in self._run("SELECT query, picture FROM verdicts") for one in pair}
+
     def forget(self, contents: Iterable[str]) -> int:
         """Remove the verdicts on pictures that leave the gallery. No byte of them is left in the file.
 
@@ -142,7 +146,7 @@ class Feedback:
         Raises:
             BadInput: it cannot be written.
         """
-        rows = [(one.query, one.picture, one.verdict, one.who, stamp(one.time)) for one in self.all()]
+        rows = [(one.query, one.picture, one.verdict, one.who, time_text(one.time)) for one in self.all()]
         write_private(file, table(HEADER, rows).encode("utf-8", "replace"))
         return len(rows)
 
