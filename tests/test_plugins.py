@@ -354,7 +354,7 @@ sys.exit(code)
     ("page", "name", "tests"),
     [
         ("recipe", "plain", "test_sweep.py"),
-        ("loss", "centres", "test_sweep.py"),
+        pytest.param("loss", "centres", "test_sweep.py", marks=pytest.mark.slow),
         pytest.param("recipe", "plain", "test_wiring.py", marks=pytest.mark.slow),
         pytest.param("loss", "centres", "test_wiring.py", marks=pytest.mark.slow),
     ],

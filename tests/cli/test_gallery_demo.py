@@ -175,6 +175,7 @@ def test_the_five_commands_of_the_page_work_as_they_stand_there(first, tmp_path,
     assert "infrared" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_it_serves_at_the_end_until_it_is_stopped(first):
     out, _ = first

@@ -186,7 +186,7 @@ def smaller_files() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("began", [False, True])
+@pytest.mark.parametrize("began", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_disk_that_is_full_while_training_keeps_what_was_saved(began, run, worlds, tmp_path):
     directory = run if began else tmp_path / "new"
     before = (run / "last.pt").read_bytes()

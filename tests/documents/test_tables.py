@@ -46,26 +46,25 @@ def test_a_pipe_in_a_note_stays_in_its_cell():
     assert tables.table(["a"], [["|D − m|\nis"]]).splitlines()[3] == "| \\|D − m\\| is |"
 
 
-def test_check_names_the_page_that_differs(tmp_path):
-    """In a copy of the pages: `--check` says which one and changes nothing; without it the page is repaired."""
-    (tmp_path / "docs").mkdir()
-    for name in ("tables.py", "fields.md"):
-        (tmp_path / "docs" / name).write_text((ROOT / "docs" / name).read_text(encoding="utf-8"), encoding="utf-8")
+def test_check_names_the_page_that_differs(tmp_path, monkeypatch, capsys):
+    """In a copy of a page: `--check` says which one and changes nothing; without it the page is repaired."""
     page = tmp_path / "docs" / "fields.md"
-    right = page.read_text(encoding="utf-8")
+    page.parent.mkdir()
+    right = (ROOT / "docs" / "fields.md").read_text(encoding="utf-8")
     wrong = right.replace("`0.1`", "`0.2`", 1)
     assert wrong != right
     page.write_text(wrong, encoding="utf-8")
-    command = [sys.executable, str(tmp_path / "docs" / "tables.py"), "docs/fields.md"]
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
 
-    done = subprocess.run([*command, "--check"], capture_output=True, text=True)
-    assert (done.returncode, page.read_text(encoding="utf-8")) == (1, wrong)
-    assert done.stdout == "docs/fields.md differs from the code; run make tables\n"
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, page.read_text(encoding="utf-8")) == (0, right)
-    assert subprocess.run([*command, "--check"]).returncode == 0
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["tables.py", "docs/fields.md", *options])
+        return tables.main(), page.read_text(encoding="utf-8")
+
+    assert run("--check") == (1, wrong)
+    assert capsys.readouterr().out == "docs/fields.md differs from the code; run make tables\n"
+    assert run() == (0, right)
+    assert run("--check") == (0, right)
 
     page.write_text(right.replace("<!-- end -->", ""), encoding="utf-8")
-    done = subprocess.run([*command, "--check"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "docs/fields.md needs the lines <!-- fields --> and <!-- end -->, once each" in done.stderr
+    assert run("--check")[0] == 1
+    assert "docs/fields.md needs the lines <!-- fields --> and <!-- end -->, once each" in capsys.readouterr().err

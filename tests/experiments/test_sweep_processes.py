@@ -64,6 +64,7 @@ def test_a_process_that_dies_stops_its_own_training_only(worlds, tmp_path, capfd
     assert alone["map"] == stored["combinations"][0]["measured"][PROTOCOL]["map"]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_sweep_that_is_killed_leaves_no_process_and_goes_on(worlds, tmp_path, capsys):
     runs = tmp_path / "runs"

@@ -38,7 +38,7 @@ def closeness(one: Path, other: Path) -> float:
     return float((load(one).embed(pictures, modality) * load(other).embed(pictures, modality)).sum(1).min())
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_int8_is_smaller_and_says_what_it_loses(to, asked, quick):
     found = export(replace(asked, to=to))
     assert found.name == f"{to}-int8" and vireid.load(asked.out).runtime == f"{to}-int8"

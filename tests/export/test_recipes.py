@@ -35,7 +35,9 @@ def measured(directory: Path, worlds, file: Path):
     return found, read_features(file)["features"]
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize(
+    "recipe", [name if name == "agw" else pytest.param(name, marks=pytest.mark.slow) for name in recipes()]
+)
 def test_an_export_ranks_as_pytorch_does(recipe, exported, worlds, tmp_path):
     pair = exported(recipe)
     ours, features = measured(pair.run, worlds, tmp_path / "run.npz")

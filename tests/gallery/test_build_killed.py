@@ -59,6 +59,7 @@ def test_a_killed_builder_loses_nothing(kills: int, runs: dict[str, Path], tmp_p
     assert everything(index) == everything(straight)
 
 
+@pytest.mark.slow
 def test_a_killed_builder_of_changed_pictures_leaves_old_or_new_rows(runs: dict[str, Path], tmp_path: Path) -> None:
     run, cameras, index = runs["sysu-mm01"], station(tmp_path / "station", visible=60, infrared=0), tmp_path / "index"
     built(index, run, cameras, batch=2)

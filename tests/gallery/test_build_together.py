@@ -33,6 +33,7 @@ def test_a_folder_takes_one_process(runs: dict[str, Path], tmp_path: Path) -> No
     assert not (tmp_path / "i").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not servers.LITE.exists(), reason="milvus-lite is not installed")
 def test_two_processes_build_what_one_does(runs: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("pymilvus")

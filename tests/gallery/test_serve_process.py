@@ -81,8 +81,9 @@ def serving(folder: Path, index: str | Path, *options: str) -> Iterator[Process]
 # --- the stop ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_in_the_middle_of_requests_delivers_what_was_begun_and_exits_with_0(own, tmp_path, number):
     delivered, refused, ended = [], [], threading.Event()
 

@@ -224,6 +224,7 @@ def left_by(run: Path):
     return state["model"], gradients, Run(run, some_facts()).epochs()[-1]["terms"]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_two_processes_take_the_step_of_one_in_every_recipe(tmp_path):
     names = list(VARIANTS)
@@ -398,6 +399,7 @@ def test_a_fault_of_one_process_ends_the_other():
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_torchrun_trains_one_run_and_another_number_of_processes_may_not_resume_it(worlds, tmp_path, capsys):
     given = arguments(worlds["sysu-mm01"], tmp_path / "run")

@@ -84,6 +84,7 @@ def _version(file: Path) -> int | None:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_program_killed_three_times_ends_with_the_same_bits(worlds, tmp_path):
     """Started and resumed from a shell, with a loading worker that lives a moment longer than the program."""
@@ -108,8 +109,7 @@ def test_the_program_killed_three_times_ends_with_the_same_bits(worlds, tmp_path
     ("recipe", "world"),
     [
         ("peca", 1),
-        ("peca", 2),
-        *(pytest.param(name, 2, marks=pytest.mark.slow) for name in recipes() if name != "peca"),
+        *(pytest.param(name, 2, marks=pytest.mark.slow) for name in recipes()),
     ],
 )
 def test_processes_killed_three_times_end_with_the_same_bits(worlds, tmp_path, recipe, world):
