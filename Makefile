@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo gallery-demo lint check test test-all browser mutants pretrain study bench docs tables clean
+.PHONY: help install demo gallery-demo lint check test test-slow test-all browser mutants pretrain study bench docs tables clean
 
 help:
 	@echo "make demo      generate a small world, train, evaluate, write an HTML report (minutes on two cores)"
@@ -29,7 +29,8 @@ help:
 	@echo "make test      the test suite (minutes on two cores)"
 	@echo "make lint      lint, types, import direction, doctests"
 	@echo "make check     the same, and the fast tests"
-	@echo "make test-all  the test suite with the slow tests"
+	@echo "make test-slow the slow tests: killed trainings and servers, several processes, exports, a real Milvus (minutes)"
+	@echo "make test-all  all tests, also those that are rare because they take an hour or need what is not installed"
 	@echo "make browser   the report and the page of the gallery in a real browser, with an accessibility checker (needs Chromium and npm)"
 	@echo "make mutants   put small faults into the package, one at a time, and count those that the tests notice (hours)"
 	@echo "make pretrain  train the small trunk of weights=world again, into pretrain/ (most of an hour on two cores)"
@@ -73,11 +74,17 @@ lint: install
 check: lint
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not process" tests
 
+# A file's tests share what they set up, so one process runs all of them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+
 test: install
-	$(BIN)/python -m pytest -n 2 -m "not slow" --durations 15
+	$(PYTEST) -m "not slow"
+
+test-slow: install
+	$(PYTEST) -m "slow and not rare"
 
 test-all: install
-	$(BIN)/python -m pytest -n 2 --durations 15
+	$(PYTEST)
 
 browser: install
 	@$(BIN)/python -m pip install -q playwright

@@ -102,7 +102,8 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
 
     Returns:
         What the file holds: recipe, assignments, world, commands, commit, hardware, epochs, parameters, terms of the
-        first and the last epoch, every protocol's report, and each query's result by `PROTOCOL`.
+        first and the last epoch, how well the training pictures are told apart, every protocol's report, and each
+        query's result by `PROTOCOL`.
     """
     import torch
 
@@ -131,7 +132,7 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
     run = train(TrainOptions(entry.recipe, data, directory, set=assignments, resume=True, command=commands[1], **how))
     measured = test(TestOptions(directory, data, features=directory / "features.npz", command=commands[2], **how))
     epochs = run.epochs()
-    network = load(run).network
+    model = load(run)
     facts = as_json(run.facts)
     return {
         "study": entry.study,
@@ -147,11 +148,42 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
         "started": facts["started"],
         "epochs": len(epochs),
         "seconds": round(sum(line["seconds"] for line in epochs)),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "terms": {"first": epochs[0]["terms"], "last": epochs[-1]["terms"]},
+        "fitted": _fitted(model, data),
         "reports": [_short(one.report) for one in measured],
         "queries": _queries(directory / "features.npz", data),
     }
+
+
+def _fitted(model: Any, data: str) -> dict[str, Any]:
+    """How well a network knows its training people: on all their pictures, without augmentation, in evaluation mode.
+
+    Returns:
+        The number of people, and for each branch with logits the mean cross-entropy (nats; the logarithm of the number
+        of people for a guess) and the share of pictures whose person has the largest logit.
+    """
+    import torch
+
+    from vireid import datasets
+    from vireid.augment.normalise import normalise
+    from vireid.data.loading import inference_batches
+
+    records = datasets.training_records(datasets.read(*datasets.parse_source(data))).with_scaling(model.scaling)
+    labels, identities = records.labels()
+    device, seen = next(model.network.parameters()).device, {}
+    with torch.inference_mode():
+        for samples, images, modality in inference_batches(records, size=model.size):
+            found = model.network.eval().by_branch(normalise(images).to(device), modality.to(device))
+            target = torch.from_numpy(labels[samples]).to(device)
+            for name, (_, logits) in found.items():
+                loss = torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
+                seen.setdefault(name, []).append(torch.stack([loss, (logits.argmax(1) == target).float()]).cpu())
+    means = {name: torch.cat(parts, 1).mean(1).tolist() for name, parts in seen.items()}
+    branches = {
+        name: {"identity": round(loss, 4), "accuracy": round(right, 4)} for name, (loss, right) in means.items()
+    }
+    return {"people": len(identities), "branches": branches}
 
 
 def _short(report: Any) -> dict[str, Any]:

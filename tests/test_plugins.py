@@ -268,6 +268,7 @@ def test_a_file_that_is_missing_and_one_of_the_same_name(capsys):
         plugin("other/my_yard.py")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_loading_process_without_memory_knows_the_plug_in():
     """Where processes are started afresh instead of forked, as on macOS and Windows."""

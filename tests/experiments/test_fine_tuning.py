@@ -17,7 +17,7 @@ from vireid import datasets, recipes
 from vireid.cli.main import main
 from vireid.data.errors import BadInput
 from vireid.data.size import Size
-from vireid.experiments import start
+from vireid.experiments import trained
 from vireid.experiments.rows import changes
 from vireid.experiments.test import TestOptions, test
 from vireid.experiments.train import TrainOptions, train
@@ -218,7 +218,7 @@ def test_another_fold_of_the_first_run_is_flagged_also_two_runs_later(runs, worl
     expected = f"fold 1, where {len(shared)} of the {len(np.unique(tested.identity))} test identities"
     assert shared
     for run in (second, third):
-        (warning,) = start.overlap(folds[1], run)
+        (warning,) = trained.overlap(folds[1], run)
         assert expected in warning and "inflated" in warning
     found = test(TestOptions(third.path, data, ("regdb/v2i",), workers=0))
     assert any(expected in warning for warning in found[0].report.warnings)
@@ -229,9 +229,9 @@ def test_another_fold_of_the_first_run_is_flagged_also_two_runs_later(runs, worl
 def test_the_same_fold_and_another_world_are_not_flagged(runs, worlds, tmp_path):
     data = f"regdb:{worlds['regdb']}"
     first = fine_tuned(data, runs["regdb"], tmp_path / "same", fold=1)
-    assert start.overlap(datasets.read("regdb", worlds["regdb"], fold=1), first) == ()
+    assert trained.overlap(datasets.read("regdb", worlds["regdb"], fold=1), first) == ()
     other = fine_tuned(data, runs["sysu-mm01"], tmp_path / "other", fold=1)
-    assert start.overlap(datasets.read("regdb", worlds["regdb"], fold=1), other) == ()
+    assert trained.overlap(datasets.read("regdb", worlds["regdb"], fold=1), other) == ()
 
 
 def _table(file, records, test_people, pictures=slice(None)):
@@ -256,11 +256,13 @@ def test_two_splits_of_the_same_pictures(worlds, tmp_path):
     sources = [f"folder:{world / name}" for name in ("one.csv", "two.csv")]
     first = train(TrainOptions("agw", sources[0], tmp_path / "first", set=SHORT, workers=0))
     second = fine_tuned(sources[1], first.path, tmp_path / "second")
-    (warning,) = start.overlap(datasets.read("folder", world / "two.csv"), second)
+    (warning,) = trained.overlap(datasets.read("folder", world / "two.csv"), second)
     assert f"{len(people) - half} of the {len(people) - half + 2} test identities" in warning
-    # Where the pictures are no longer as they were, nobody can tell.
+    # Where the table is no longer as it was, the numbers that the run wrote down count, in the same folder.
     _table(world / "one.csv", records, people[:1])
-    (warning,) = start.overlap(datasets.read("folder", world / "two.csv"), second)
+    assert trained.overlap(datasets.read("folder", world / "two.csv"), second) == (warning,)
+    moved = shutil.copytree(world, tmp_path / "moved")
+    (warning,) = trained.overlap(datasets.read("folder", moved / "two.csv"), second)
     assert "not known" in warning
 
 
@@ -274,7 +276,7 @@ def test_other_pictures_of_the_same_people(worlds, tmp_path):
     data = f"folder:{world / 'even.csv'}"
     first = train(TrainOptions("agw", data, tmp_path / "first", set=SHORT, workers=0))
     second = fine_tuned(f"folder:{world / 'odd.csv'}", first.path, tmp_path / "second")
-    (warning,) = start.overlap(datasets.read("folder", world / "odd.csv"), second)
+    (warning,) = trained.overlap(datasets.read("folder", world / "odd.csv"), second)
     assert f"{len(people) - half} of the {len(people) - half} test identities" in warning
 
 
@@ -283,7 +285,7 @@ def test_a_world_that_is_gone(worlds, tmp_path):
     data = f"sysu-mm01:{tmp_path / 'world'}"
     first = train(TrainOptions("agw", data, tmp_path / "first", set=SHORT, workers=0))
     run = fine_tuned(data, first.path, tmp_path / "second")
-    assert start.overlap(datasets.read("sysu-mm01", tmp_path / "world"), run) == ()
+    assert trained.overlap(datasets.read("sysu-mm01", tmp_path / "world"), run) == ()
     moved = (tmp_path / "world").rename(tmp_path / "moved")
     records = datasets.read("sysu-mm01", moved)
-    assert start.overlap(records, run) == ()  # its training people are never its test people
+    assert trained.overlap(records, run) == ()  # its training people are never its test people

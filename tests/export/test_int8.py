@@ -148,6 +148,7 @@ def test_openvino_reports_to_nobody(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_openvino_models_can_be_deleted_in_any_order(asked):
     """The older of two first. Then the end of a subprocess is a signal with a handler in Python."""

@@ -25,6 +25,8 @@ from vireid.recipes import recipes
 
 BOTH = (Modality.VISIBLE, Modality.INFRARED)
 PROTOCOL = "sysu-mm01/all/single"
+# An export takes ten seconds and more, so the others are slow.
+RECIPES = [name if name == "agw" else pytest.param(name, marks=pytest.mark.slow) for name in recipes()]
 
 
 def measured(directory: Path, worlds, file: Path):
@@ -35,9 +37,7 @@ def measured(directory: Path, worlds, file: Path):
     return found, read_features(file)["features"]
 
 
-@pytest.mark.parametrize(
-    "recipe", [name if name == "agw" else pytest.param(name, marks=pytest.mark.slow) for name in recipes()]
-)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_an_export_ranks_as_pytorch_does(recipe, exported, worlds, tmp_path):
     pair = exported(recipe)
     ours, features = measured(pair.run, worlds, tmp_path / "run.npz")
@@ -53,7 +53,7 @@ def test_an_export_ranks_as_pytorch_does(recipe, exported, worlds, tmp_path):
     assert (np.diff(in_that_order, axis=1) < 1e-6).all()
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_file_has_what_its_features_need_and_no_branches(recipe, exported):
     package = pytest.importorskip("onnx")
     pair = exported(recipe)
@@ -117,6 +117,7 @@ def test_rows_are_grouped_by_what_they_compute():
     assert computation("wrim_net", None) != computation("wrim_net", "table9/pool=2")  # other keys of the attention
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_row_with_another_network_is_exported(tmp_path):

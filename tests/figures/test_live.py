@@ -125,7 +125,7 @@ def same(one, other) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize("door", ["python", "command line"])
+@pytest.mark.parametrize("door", [pytest.param("python", marks=pytest.mark.slow), "command line"])
 def test_figures_come_through_both_doors_and_change_no_bit(door, worlds, tmp_path):
     plain = asked(worlds, tmp_path / "without", tracker=None)
     train(plain)

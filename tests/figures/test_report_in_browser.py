@@ -23,6 +23,7 @@ CHROMIUM = next(
 AXE = Path(os.environ.get("AXE", Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"))
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.rare,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
     pytest.mark.skipif(not AXE.is_file(), reason=f"no axe-core at {AXE}: make browser, or name the file in AXE"),
 ]

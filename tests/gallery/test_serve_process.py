@@ -131,6 +131,7 @@ def test_the_real_program_ends_with_0_and_without_complaints(own):
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_after_a_kill_every_answer_that_was_delivered_is_in_the_audit_log(own, tmp_path):
     delivered = []

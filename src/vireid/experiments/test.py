@@ -27,7 +27,7 @@ from vireid.evaluation.queries import Queries
 from vireid.evaluation.ranking import Ranking
 from vireid.evaluation.report import expanded
 from vireid.evaluation.scoring import Measured, evaluate, with_both_draws
-from vireid.experiments import start
+from vireid.experiments import trained
 from vireid.experiments.embedding import Inference, embed_records, used_samples
 from vireid.experiments.measurement import Answer, Circumstances, Measurement, RankedList
 from vireid.training.progress import Progress, Quiet
@@ -113,7 +113,7 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     changed = plugins.require(run, asked.data)
     everything, drawn = draw(asked, run)
     trained_on, overlap = _training_pictures(everything, run)
-    overlap = (*overlap, *start.overlap(everything, run))
+    overlap = (*overlap, *trained.overlap(everything, run))
     related = not trained_on or run.facts.data.root == str(Path(everything.root).resolve())
     shared = everything.refuse_overlap(asked.allow_overlap) if related and not asked.untrained else 0
     records = everything.where(split="test")

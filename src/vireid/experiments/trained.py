@@ -47,14 +47,45 @@ def trained_people(records: Records, run: Run) -> Trained:
     for facts in dict.fromkeys((run.facts.data, *earlier)):
         found = _trained(records, facts)
         if found is None:
-            where = facts.layout + (f", fold {facts.fold}" if facts.fold else "")
             unknown.append(
-                f"trained on {where} ({facts.root}), which is not there any more or was changed: whether the people "
-                "here were trained on is not known"
+                f"trained on {_name(facts)} ({facts.root}), which is not there any more or was changed: whether the "
+                "people here were trained on is not known"
             )
         else:
             people.append(found)
     return Trained(np.unique(np.concatenate(people)), tuple(dict.fromkeys(unknown)))
+
+
+def overlap(records: Records, run: Run) -> tuple[str, ...]:
+    """Warnings if test people were trained on before a run itself began.
+
+    A network that was started from another run knows the people of that run, and of the runs before it.
+
+    Args:
+        records: all records of the data set that is tested on.
+        run: the run that is tested.
+    """
+    weights = run.facts.weights
+    tested = np.unique(records.where(split="test").labelled().identity)
+    said = []
+    for facts in dict.fromkeys(weights.trained_on if weights and len(tested) else ()):
+        found = _trained(records, facts)
+        before = f"the run started from weights that were trained on {_name(facts)}"
+        if found is None:
+            said.append(
+                f"{before} ({facts.root}), which cannot be read as it was: whether its people are tested here is not "
+                "known"
+            )
+        elif people := len(np.intersect1d(tested, found)):
+            said.append(
+                f"{before}, where {people} of the {len(tested)} test identities are training identities: the result is "
+                "inflated"
+            )
+    return tuple(dict.fromkeys(said))
+
+
+def _name(facts: DataFacts) -> str:
+    return facts.layout + (f", fold {facts.fold}" if facts.fold else "")
 
 
 def _trained(records: Records, facts: DataFacts) -> np.ndarray | None:
