@@ -22,6 +22,7 @@ GALLERIES = {
 }
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -36,7 +36,7 @@ def kill(process: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [2, 10])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.rare)])
 def test_a_killed_builder_loses_nothing(kills: int, runs: dict[str, Path], tmp_path: Path) -> None:
     run, cameras = runs["sysu-mm01"], station(tmp_path / "station", visible=120, infrared=80)
     write(cameras / "visible/gate/bad.jpg", b"bad")
