@@ -51,6 +51,9 @@ MOST = 16_384  # rows that one call of the server can give
 MORE = 16  # rows that are asked for beyond those wanted
 MESSAGE = 4 * 2**20  # bytes
 SECONDS = 60.0
+KEEPALIVE = 300_000
+"""Milliseconds between signs of life. pymilvus sends one every 10 s, and a server with the defaults of gRPC, such as
+milvus-lite, hangs up on that: when it is busy for half a minute, the call fails."""
 INDEXES: dict[str, tuple[dict[str, int], Callable[[int], dict[str, int]]]] = {
     "flat": ({}, lambda limit: {}),
     "ivf_sq8": ({"nlist": 1024}, lambda limit: {"nprobe": 64}),
@@ -126,7 +129,8 @@ class MilvusStore:
         self._pymilvus = _library()
         self._thumbnails = None if address.thumbnails is None else Thumbnails(address.thumbnails)
         token = os.environ.get(TOKEN, "")
-        self._client = self._said(lambda: self._pymilvus.MilvusClient(address.uri, token=token, timeout=SECONDS))
+        named = {"token": token, "timeout": SECONDS, "grpc_options": {"grpc.keepalive_time_ms": KEEPALIVE}}
+        self._client = self._said(lambda: self._pymilvus.MilvusClient(address.uri, **named))
         try:
             self._collection = self._find(made)
             self._model, self._width = self._made()
