@@ -56,6 +56,55 @@ def check(store: Store, expected: list[Row]) -> None:
         assert [(hit.id, hit.score) for hit in hits] == nearest(expected, unit(1, seed=77)[0], 1000, where)
 
 
+# --- filters whose rows are kept in memory ----------------------------------------------------------------------------
+
+
+def test_a_filter_that_was_used_before_sees_every_change(folder: Path) -> None:
+    """In the store that writes and in one that only reads: after rows came, went, changed, and after `compact`."""
+    where = Where(modality=Modality.VISIBLE, cameras=("2",))
+    rows = {one.id: one for one in map(row, range(30))}
+    coming, moving = row(100, modality=Modality.VISIBLE, camera="2"), row(102, modality=Modality.VISIBLE, camera="9")
+    with made(folder) as writer, open_gallery(folder) as reader:
+
+        def see() -> None:
+            for store in (writer, reader):
+                (hits,) = store.search(unit(1, seed=77), 1000, where)
+                expected = nearest(list(rows.values()), unit(1, seed=77)[0], 1000, where)
+                assert expected and [(hit.id, hit.score) for hit in hits] == expected
+
+        def store(one: Row) -> None:
+            writer.upsert([one])
+            rows[one.id] = one
+            see()
+
+        def delete(id: str) -> None:
+            writer.delete([id])
+            del rows[id]
+            see()
+
+        see()
+        store(coming)
+        delete(coming.id)
+        store(moving)
+        store(row(102, modality=Modality.VISIBLE, camera="2"))
+        store(moving)
+        writer.compact()
+        see()
+        # As many rows and dead ones as before `compact`, and other places.
+        count = len([one for one in rows.values() if one.modality == Modality.VISIBLE])
+        delete(row(2).id)
+        writer.compact()
+        store(row(104, modality=Modality.VISIBLE, camera="2"))
+        assert count == len([one for one in rows.values() if one.modality == Modality.VISIBLE])
+
+
+def test_filters_do_not_fill_the_memory(folder: Path) -> None:
+    with open_gallery(folder) as store:
+        for since in range(50):
+            store.search(unit(1), 3, Where(modality=Modality.VISIBLE, since=since))
+        assert len(store._filtered) == embedded.KEPT  # type: ignore[attr-defined]
+
+
 # --- writers that are stopped -----------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,8 @@ PEOPLE = 10
 """Vectors around each centre. Half of the best 20 are of others, so that the choice at the end is a close one."""
 CAMERAS = 6
 TOP = 20
+REST = 0.1
+"""Seconds before each measurement."""
 MEMORY = 1.15
 """How much more memory must be free than the arrays need."""
 AREAS = ("build", "matrix", "large", "service", "milvus")
@@ -211,12 +213,16 @@ def interleaved(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timed:
-    """Measure contenders in turns, every second round in the opposite order, after one call of each to warm up."""
+    """Measure contenders in turns, every second round in the opposite order, after one call of each to warm up.
+
+    Each begins after a rest: the threads of a matrix product go on spinning for a while after it.
+    """
     for run in contenders.values():
         run()
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name in list(contenders)[:: -1 if number % 2 else 1]:
+            time.sleep(REST)
             start = clock()
             contenders[name]()
             found[name].append(clock() - start)

@@ -47,6 +47,7 @@ APPLICATION = 0x76697265  # "vire"
 FORMAT = 1
 UNKNOWN_TIME = -(2**63)
 BATCH = 1000  # rows that are read at a time
+KEPT = 8  # filters whose rows are kept in memory
 
 _COLUMNS = ("id", "content", "source", "path", "camera", "modality", "time", "tracklet", "person", "place", "checksum")
 _SCHEMA = f"""
@@ -81,6 +82,7 @@ class FolderStore:
         self._folder = folder
         self._idle: list[sqlite3.Connection] = []
         self._matrices: dict[Modality, Matrix] = {}
+        self._filtered: dict[tuple[Where, int, int, int], np.ndarray] = {}
         self._writer = threading.Lock()
         self._lock: IO[str] | None = None
         try:
@@ -202,7 +204,7 @@ class FolderStore:
         with self._reading() as sql:
             generation, count = self._matrix(sql, where.modality)
             stored, codes = self._open(where.modality, generation).read(count)
-            places = self._places(sql, where, count)
+            places = self._places(sql, where, generation, count)
             try:
                 found = best(queries, stored, codes, places, top)
             except Damaged:
@@ -258,17 +260,38 @@ class FolderStore:
             of_place |= {(modality, place): vector for (place, _), vector in zip(chosen, taken, strict=True)}
         return [_row(one, of_place.get((one[5], one[9]))) for one in found]
 
-    def _places(self, sql: sqlite3.Connection, where: Where, count: int) -> np.ndarray:
-        """The places of the rows that pass, ascending int64."""
+    def _places(self, sql: sqlite3.Connection, where: Where, generation: int, count: int) -> np.ndarray:
+        """The places of the rows that pass, ascending int64.
+
+        Those of the last filters are kept. A change of the rows adds a vector or a dead one, or makes a new generation.
+        """
+        dead = sql.execute("SELECT place FROM dead WHERE modality = ?", (int(where.modality or 0),)).fetchall()
+        state = where, generation, count, len(dead)
+        if (known := self._filtered.get(state)) is not None:
+            return known
         if where == Where(modality=where.modality):
-            dead = sql.execute("SELECT place FROM dead WHERE modality = ?", (int(where.modality or 0),)).fetchall()
             alive = np.ones(count, bool)
             alive[self._checked([place for (place,) in dead], count)] = False
             return np.flatnonzero(alive)
+        places = np.sort(self._checked(self._passing(sql, where), count))
+        self._filtered[state] = places
+        for old in list(self._filtered)[:-KEPT]:
+            self._filtered.pop(old, None)
+        return places
+
+    def _passing(self, sql: sqlite3.Connection, where: Where) -> np.ndarray:
+        """The places of the rows that pass, as the database has them."""
         condition, values = _condition(where)
         # As one text: a list of rows takes several times as long to pass through Python.
-        (text,) = sql.execute(f"SELECT group_concat(place) FROM rows WHERE {condition}", values).fetchone()
-        return np.sort(self._checked(text.split(",") if text else [], count))
+        command = f"SELECT count(*), group_concat(place) FROM rows WHERE {condition}"
+        many, text = sql.execute(command, values).fetchone()
+        try:
+            places = np.fromstring(text or "", np.int64, sep=",")
+        except ValueError:
+            raise self._damaged() from None
+        if len(places) != many:  # older NumPy stops at what is no number
+            raise self._damaged()
+        return places
 
     def _names(self, sql: sqlite3.Connection, modality: Modality, stored: np.ndarray, places: np.ndarray) -> np.ndarray:
         """The ids of the rows with these places, after a check of their vectors."""
@@ -397,7 +420,7 @@ class FolderStore:
             raise self._damaged()
         return found
 
-    def _checked(self, places: Sequence[int] | Sequence[str], count: int) -> np.ndarray:
+    def _checked(self, places: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
         try:
             found = np.array(places, np.int64)
         except (TypeError, ValueError, OverflowError):

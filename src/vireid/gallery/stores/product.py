@@ -128,7 +128,7 @@ def _by_codes(query: np.ndarray, codes: np.ndarray, places: np.ndarray, top: int
 
     The query becomes whole numbers too: q = t·d + e. With v = s·c + r:
     q·v = t s (d·c) + e·(s c) + q·r, and by Cauchy and Schwarz |e·(s c)| ≤ ‖e‖ (‖v‖ + ‖r‖) and |q·r| ≤ ‖q‖ ‖r‖.
-    d·c is computed in whole numbers, without error.
+    d·c is computed in whole numbers, without error, and the bounds in the same pass, while the row is in the cache.
     """
     if len(places) <= top:
         return places
@@ -137,31 +137,32 @@ def _by_codes(query: np.ndarray, codes: np.ndarray, places: np.ndarray, top: int
     step = np.abs(exact).max() / largest
     whole = np.rint(exact / step).astype(np.int16)
     off = float(np.linalg.norm(exact - step * whole))
-    scale, residual = codes["scale"], codes["residual"]
-    chosen = slice(None) if len(places) == len(codes) else places
-    near = _dots(codes["code"], whole, places) * (step * scale[chosen].astype(np.float64))
-    error = residual[chosen].astype(np.float64) * (_LENGTH + off) + (off * _LENGTH + _TINY)
-    if not (np.isfinite(near).all() and np.isfinite(error).all()):
+    low, high = _bounds(codes, whole, places, step, _LENGTH + off, off * _LENGTH + _TINY)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise Damaged
-    return places[near + error >= _top_value(near - error, top)]
+    return places[high >= _top_value(low, top)]
 
 
-def _dots(codes: np.ndarray, query: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """d·c of each place, M int32; threads share the places."""
+def _bounds(
+    codes: np.ndarray, query: np.ndarray, places: np.ndarray, step: float, grown: float, fixed: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest value that q·v can have at each place, M float64 each; threads share the places."""
     from numba import config
 
-    kernel, found = _kernel(), np.empty(len(places), np.int32)
+    kernel, low, high = _kernel(), np.empty(len(places)), np.empty(len(places))
+    columns = codes["code"], codes["scale"], codes["residual"]
     # The number that numba would use. Asking it by `get_num_threads` starts its threads, which changes torch's number.
     most: int = config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue] numba makes it at import
     parts = most if len(places) >= _SPLIT else 1
     if parts == 1:
-        kernel(codes, query, places, found)
-        return found
-    bounds = np.linspace(0, len(places), parts + 1).astype(int)
+        kernel(*columns, query, places, step, grown, fixed, low, high)
+        return low, high
+    ends = np.linspace(0, len(places), parts + 1).astype(int)
     with ThreadPoolExecutor(parts) as pool:
-        for done in [pool.submit(kernel, codes, query, places[a:b], found[a:b]) for a, b in pairwise(bounds)]:
+        given = [(places[a:b], step, grown, fixed, low[a:b], high[a:b]) for a, b in pairwise(ends)]
+        for done in [pool.submit(kernel, *columns, query, *one) for one in given]:
             done.result()
-    return found
+    return low, high
 
 
 @cache
@@ -169,17 +170,20 @@ def _kernel() -> Callable[..., None]:
     """The compiled loop. numba takes half a second to import."""
     from vireid.evaluation.counting import compiled
 
-    return compiled(_int8_dots)
+    return compiled(_int8_bounds)
 
 
-def _int8_dots(codes, query, places, found):  # pragma: no cover - compiled
+def _int8_bounds(codes, scale, residual, query, places, step, grown, fixed, low, high):  # pragma: no cover - compiled
     for n in range(places.size):
         code = codes[places[n]]
         total = np.int32(0)
         for j in range(query.size):
             # The casts keep the sum at 32 bits: one vector instruction multiplies and adds eight pairs or more.
             total = np.int32(total + np.int32(code[j]) * np.int32(query[j]))
-        found[n] = total
+        near = total * (step * np.float64(scale[places[n]]))
+        error = np.float64(residual[places[n]]) * grown + fixed
+        low[n] = near - error
+        high[n] = near + error
 
 
 # --- stage 2: float32 -------------------------------------------------------------------------------------------------
