@@ -136,9 +136,9 @@ def test_a_body_that_comes_slowly_is_cut_off(own):
         read = raw(running, head_of(running, "Content-Length: 1000"), b"--b\r\n")
         assert problem_of(read) == (408, "timeout")
         assert time.monotonic() - began < 5
-        # One byte at a time, each in time: the whole is still too late.
+        # One byte at a time, each in time, to the end: the whole is still too late.
         slowly = [b"--b\r\nContent-Disposition: ", *[b"f"] * 12]
-        read = raw(running, head_of(running, "Content-Length: 1000"), *slowly, pause=0.15)
+        read = raw(running, head_of(running, f"Content-Length: {len(b''.join(slowly))}"), *slowly, pause=0.15)
         assert problem_of(read) == (408, "timeout")
         assert running.service.gate.running == 0
 
