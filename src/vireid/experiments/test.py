@@ -265,18 +265,16 @@ def _training_pictures(records: Records, run: Run) -> tuple[str, tuple[str, ...]
         training = datasets.training_records(records)
     except BadInput:  # a table of test pictures
         return "", ()
-    parts = (training, training.take(training.split != "val"))
-    same = [part for part in parts if part.fingerprint() == facts.fingerprint]
-    if not same or facts.content not in ("", content_fingerprint(same[0])):  # older runs have no content
+    if next(trained.training_parts(training, facts), None) is None:
         return f"other pictures of {kinds[0]}", ()
     tested = records.where(split="test")
     pictures = len(np.intersect1d(tested.path.astype(str), training.path.astype(str)))
     if pictures:
         return "", (f"{pictures} of {len(tested)} test pictures are training pictures too: the result is inflated",)
     # RegDB numbers the people of its two lists independently; the other published layouts share nobody.
-    trained = np.unique(training.identity) if records.layout == "folder" else np.array([], dtype=np.int64)
+    known = np.unique(training.identity) if records.layout == "folder" else np.array([], dtype=np.int64)
     asked = np.unique(tested.identity)
-    people = len(np.intersect1d(asked, trained))
+    people = len(np.intersect1d(asked, known))
     if people:
         return "", (f"{people} of {len(asked)} test identities are training identities too: the result is inflated",)
     return "", ()

@@ -113,21 +113,26 @@ def _training(records: Records, facts: DataFacts) -> Iterator[Records]:
     """The training pictures, read again, if they are as they were: here first, then in their own place."""
     places = [(records.layout, records.root)] if records.layout == facts.layout else []
     if records.layout == facts.layout and records.fold == facts.fold:
-        yield from _parts(records, facts)
+        yield from _known_parts(records, facts)
         places = []
     for layout, root in [*places, (facts.layout, facts.source or facts.root)]:
         try:
-            yield from _parts(datasets.read(layout, root, fold=facts.fold or 1), facts)
+            yield from _known_parts(datasets.read(layout, root, fold=facts.fold or 1), facts)
         except BadInput:
             continue
 
 
-def _parts(records: Records, facts: DataFacts) -> Iterator[Records]:
-    """The training records of a data set, with or without its validation people, if they are those of a run."""
+def _known_parts(records: Records, facts: DataFacts) -> Iterator[Records]:
+    """`training_parts` of a data set; none of a table of test pictures."""
     try:
         training = datasets.training_records(records)
-    except BadInput:  # a table of test pictures
+    except BadInput:
         return
+    yield from training_parts(training, facts)
+
+
+def training_parts(training: Records, facts: DataFacts) -> Iterator[Records]:
+    """The training records of a data set, with or without its validation people, if they are those of a run."""
     for part in (training, training.take(training.split != "val")):
         same = len(part) and part.fingerprint() == facts.fingerprint
         if same and facts.content in ("", content_fingerprint(part)):  # older runs have no content

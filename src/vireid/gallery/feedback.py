@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vireid.data.errors import BadInput, unknown
-from vireid.gallery.private import forget, open_database, write_private
+from vireid.gallery.private import PrivateDatabase, forget, write_private
 from vireid.gallery.spreadsheet import table
 from vireid.gallery.times import time_text
 
@@ -54,7 +53,7 @@ class Said:
     time: int
 
 
-class Feedback:
+class Feedback(PrivateDatabase):
     """The verdicts in a folder, in `feedback.sqlite` with mode 0600.
 
     All methods may be called by several threads, and several processes may use one file.
@@ -69,21 +68,8 @@ class Feedback:
         Raises:
             BadInput: the file cannot be opened, is a link, or others may read it.
         """
-        self._file = folder / DATABASE
+        super().__init__(folder / DATABASE, _SCHEMA, _APPLICATION)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._sql = open_database(self._file, _SCHEMA, _APPLICATION)
-
-    def __enter__(self) -> Feedback:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._sql.close()
 
     def put(self, search: str, query_content: str, picture_content: str, verdict: Opinion, who: str) -> None:
         """Write down a verdict. It replaces what the same person said of these two pictures; `none` takes it back.

@@ -6,8 +6,10 @@ import os
 import sqlite3
 import stat
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from vireid.data.errors import BadInput
 from vireid.data.stored import sync_folder
@@ -49,8 +51,13 @@ def check_mode(file: Path, status: os.stat_result) -> None:
     """
     if not stat.S_ISREG(status.st_mode):
         raise BadInput(f"{file} is a link or no regular file")
-    if os.name == "posix" and status.st_mode & 0o077:
+    if others_may_use(status):
         raise BadInput(f"others may use {file}, which must be private: chmod 600 {file}")
+
+
+def others_may_use(status: os.stat_result) -> bool:
+    """Whether a file or a folder is open to other users of the machine. Only POSIX systems can tell."""
+    return os.name == "posix" and bool(status.st_mode & 0o077)
 
 
 def write_private(file: Path, data: bytes) -> None:
@@ -75,6 +82,26 @@ def write_private(file: Path, data: bytes) -> None:
             with suppress(OSError):
                 os.unlink(unfinished)
         raise BadInput(f"{file} cannot be written: {error.strerror}") from None
+
+
+class PrivateDatabase:
+    """An SQLite file with mode 0600 that the threads of a process use in turns, see `open_database`."""
+
+    def __init__(self, file: Path, schema: str, application: int) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._sql = open_database(file, schema, application)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._sql.close()
 
 
 def open_database(file: Path, schema: str, application: int) -> sqlite3.Connection:

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any, Literal
 
 from vireid.data.errors import BadInput, unknown
 from vireid.data.settings import options
-from vireid.gallery.private import forget, open_database, read_private, write_private
+from vireid.gallery.private import PrivateDatabase, forget, read_private, write_private
 from vireid.gallery.spreadsheet import table
 from vireid.gallery.times import time_text
 
@@ -78,7 +77,7 @@ class Span:
     until: int | None = None
 
 
-class Audit:
+class Audit(PrivateDatabase):
     """The log in a folder: `audit.sqlite` and `audit.key`, both with mode 0600.
 
     All methods may be called by several threads, and several processes may use one log.
@@ -96,12 +95,10 @@ class Audit:
         """
         if not 0 < keep_days <= 36_500:
             raise BadInput(f"an audit log keeps its entries for up to 36500 days, and not {keep_days}")
-        self._file = folder / DATABASE
+        super().__init__(folder / DATABASE, _SCHEMA, _APPLICATION)
         self._keep = int(keep_days * DAY)
         self._clock = clock
-        self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
-        self._sql = open_database(self._file, _SCHEMA, _APPLICATION)
         try:
             self._sql.execute("BEGIN IMMEDIATE")  # of two processes, one makes the key
             self._key = _key(folder / KEY)
@@ -109,17 +106,6 @@ class Audit:
         except BaseException:
             self._sql.close()
             raise
-
-    def __enter__(self) -> Audit:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the log."""
-        with self._lock:
-            self._sql.close()
 
     def record(
         self,

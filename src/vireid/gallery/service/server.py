@@ -18,6 +18,7 @@ from annotated_types import Interval
 
 from vireid.data.errors import BadInput
 from vireid.data.settings import options
+from vireid.gallery.private import others_may_use
 from vireid.gallery.scores import STRANGERS
 from vireid.gallery.service.access import Tokens
 
@@ -210,11 +211,11 @@ def _tokens(asked: ServeOptions) -> tuple[Tokens | None, str]:
     return Tokens.temporary()
 
 
-def is_open(index: str) -> bool:
-    """Whether an index is a folder that others than its owner may read. Only POSIX systems can tell."""
+def others_can_read(index: str) -> bool:
+    """Whether an index is a folder that is open to other users of the machine."""
     from vireid.gallery.index import is_url
 
-    return os.name == "posix" and not is_url(index) and bool(os.stat(index).st_mode & 0o077)
+    return not is_url(index) and others_may_use(os.stat(index))
 
 
 def _address(asked: ServeOptions, listening: socket.socket, token: str) -> str:
@@ -226,7 +227,7 @@ def _address(asked: ServeOptions, listening: socket.socket, token: str) -> str:
         lines.append("Other machines can reach this address. Put a server with TLS in front of it.")
     if not asked.page:
         lines.append("Only the API is served, and no page.")
-    if is_open(asked.index):
+    if others_can_read(asked.index):
         lines.append(f"Other users of this machine can read {asked.index}, which has what finds people: chmod 700 it.")
     if token:
         lines.append("Whoever has this address can search. It is valid until the service ends. Stop it with Ctrl+C.")

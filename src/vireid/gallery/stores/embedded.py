@@ -265,14 +265,16 @@ class FolderStore:
 
         Those of the last filters are kept. A change of the rows adds a vector or a dead one, or makes a new generation.
         """
-        dead = sql.execute("SELECT place FROM dead WHERE modality = ?", (int(where.modality or 0),)).fetchall()
-        state = where, generation, count, len(dead)
-        if (known := self._filtered.get(state)) is not None:
-            return known
+        own = (int(where.modality or 0),)
         if where == Where(modality=where.modality):
+            dead = sql.execute("SELECT place FROM dead WHERE modality = ?", own).fetchall()
             alive = np.ones(count, bool)
             alive[self._checked([place for (place,) in dead], count)] = False
             return np.flatnonzero(alive)
+        dead = sql.execute("SELECT count(*) FROM dead WHERE modality = ?", own).fetchone()[0]
+        state = where, generation, count, dead
+        if (known := self._filtered.get(state)) is not None:
+            return known
         places = np.sort(self._checked(self._passing(sql, where), count))
         self._filtered[state] = places
         for old in list(self._filtered)[:-KEPT]:
