@@ -7,6 +7,10 @@ that others trained. So the trunk learns from people of a world whose seed is re
 it, so no generated data set contains one of these people. Only visible pictures are rendered. A recipe wants two
 modalities, so the pictures of every second camera take the place of the infrared ones.
 
+With `--colour` there is no channel exchange, as in the training of ImageNet weights. The tables of docs/results start
+from such a trunk (studies/colour.safetensors): parts of the methods that work on colour would have nothing to teach one
+that knows grey copies already.
+
 A second call goes on where the first one stopped. The last step writes `tiny.safetensors`: one stem and the stages in
 half precision, with the facts about the training in its metadata.
 """
@@ -40,11 +44,6 @@ SETTINGS = (
     "weights=none",
     "size=128x64",
     "crop.padding=6",
-    # One channel of a visible picture, copied into all three: colour alone does not name a person then.
-    "exchange=ChannelExchange",
-    "exchange.cases=rgb_unchanged_grey",
-    "exchange_infrared=ChannelExchange",
-    "exchange_infrared.cases=rgb_unchanged_grey",
     "erasing=RandomErasing",
     "non_local=null",
     "optimiser=Adam",
@@ -54,6 +53,13 @@ SETTINGS = (
     "schedule.warm_up_epochs=3",
     "schedule.milestones=[40,54]",
 )
+# One channel of a visible picture, copied into all three: colour alone does not name a person then.
+EXCHANGE = (
+    "exchange=ChannelExchange",
+    "exchange.cases=rgb_unchanged_grey",
+    "exchange_infrared=ChannelExchange",
+    "exchange_infrared.cases=rgb_unchanged_grey",
+)
 
 
 def main() -> None:
@@ -61,6 +67,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--out", type=Path, default=Path("pretrain"), help="folder for pictures, run and the file")
     asked.add_argument("--seed", type=int, default=PRETRAINING_SEEDS.start, help="a reserved seed of the world")
+    asked.add_argument("--colour", action="store_true", help="no channel exchange: the trunk of the study's tables")
     asked.add_argument("--threads", type=int, help="threads of the training (default: torch's)")
     options = asked.parse_args()
     if options.seed not in PRETRAINING_SEEDS:
@@ -69,21 +76,22 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     progress = Terminal()
     people = World(PEOPLE, seed=options.seed)
+    assignments = SETTINGS if options.colour else (*SETTINGS, *EXCHANGE)
     table = write_pictures(options.out / "pictures", people, progress)
     run = train(
         TrainOptions(
             recipe="agw",
             data=f"folder:{table}",
             run=options.out / "run",
-            set=SETTINGS,
+            set=assignments,
             resume=True,
             cache=options.out / "cache",
             checkpoint_steps=100,
-            command=f"python studies/pretrain.py --seed {options.seed}",
+            command=f"python studies/pretrain.py --seed {options.seed}" + " --colour" * options.colour,
         ),
         progress,
     )
-    file = write_trunk(options.out / "tiny.safetensors", run, people)
+    file = write_trunk(options.out / "tiny.safetensors", run, people, assignments)
     print(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
 
 
@@ -129,7 +137,7 @@ def _as_csv(lines: list[tuple]) -> str:
     return text.getvalue()
 
 
-def write_trunk(file: Path, run: Run, world: World) -> Path:
+def write_trunk(file: Path, run: Run, world: World, assignments: tuple[str, ...]) -> Path:
     """Write the stem of the visible modality and the stages, by torchvision's names, in half precision."""
     stems, stages = load(run).network.pretrained_parts()  # type: ignore[operator]
     state = {**stems[0].state_dict(), **stages.state_dict()}
@@ -140,7 +148,7 @@ def write_trunk(file: Path, run: Run, world: World) -> Path:
         "pictures": str(world.identities * CAMERAS * MOMENTS),
         "world_seed": str(world.seed),
         "steps": str(run.facts.config["epochs"] * run.facts.config["epoch_length"]),
-        "settings": " ".join(SETTINGS),
+        "settings": " ".join(assignments),
         "git_commit": str(run.facts.git_commit),
         "licence": "as vireid",
     }
