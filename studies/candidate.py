@@ -29,13 +29,23 @@ from vireid.losses.mixing import ICAL
 from vireid.losses.pairs import unit
 from vireid.losses.triplet import weighted_regularised_triplet
 from vireid.networks.heads import BNNeck, Classifier
+from vireid.networks.normalisation import normalising_by
 from vireid.networks.per_modality import PerModality
 from vireid.networks.pooling import GeM
 from vireid.networks.resnet import Stages, Stem, scaled
 from vireid.recipes import Row
 from vireid.recipes.fusion_dml import AdaptiveFusion, ChannelCombination, Fusion, Mutual, mutual_loss
-from vireid.recipes.peca import CentroidMemory, InstanceContrast, ModalityContrast, set_statistics
-from vireid.recipes.wrim_net import KeyInstance, Mining, Place
+from vireid.recipes.peca import (
+    GSL,
+    CentroidMemory,
+    InstanceContrast,
+    LocalProjections,
+    ModalityContrast,
+    set_statistics,
+    similarity_loss,
+    three_parts,
+)
+from vireid.recipes.wrim_net import Auxiliary, KeyInstance, Mining, Place
 from vireid.training.distributed import all_gather
 from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.settings import Training
@@ -71,10 +81,16 @@ class Candidate(nn.Module):
             self.fusion = AdaptiveFusion(stages, width=scaled(config.fusion.width, trunk), **how)
             widths |= {"fusion": self.fusion.channels, "joint": widths["global"] + self.fusion.channels}
         self.last = list(widths)[-1]
+        if config.auxiliary:
+            widths["auxiliary"] = self.stages.channels[2]
         self.pools = nn.ModuleDict({name: GeM(3.0) for name in widths if name != "joint"})
         self.necks = nn.ModuleDict({name: BNNeck(width) for name, width in widths.items()})
         self.classifiers = nn.ModuleDict({name: Classifier(width, identities) for name, width in widths.items()})
         self.head = config.key_instance.head(widths[self.last], trunk) if config.key_instance else None
+        self.projections = None
+        if config.gsl:
+            hidden = scaled(config.gsl.hidden, trunk)
+            self.projections = LocalProjections(widths[self.last], hidden=hidden, between=config.gsl.between)
         self.memory = None
         if config.memory:
             how = all_but(config.memory, "temperature", "weight", "start", "refill")
@@ -99,7 +115,17 @@ class Candidate(nn.Module):
         if self.fusion is not None:
             found["fusion"] = self.fusion.pooled(maps, self.pools["fusion"])  # type: ignore[arg-type]
             found["joint"] = torch.cat((found["global"], found["fusion"]), 1)
+        if self.config.auxiliary:
+            found["auxiliary"] = self.pools["auxiliary"](maps["stage3"])
         return found
+
+    @torch.no_grad()
+    def local_features(self, images: Tensor, modality: Tensor) -> Tensor:
+        """What GSL predicts: the features of the upper, middle and lower third side by side, after the neck."""
+        parts = three_parts(images)
+        with normalising_by(self, "batch_stats_no_update"):
+            features = self.necks[self.last](self.branches(parts, modality.repeat(3))[self.last])
+        return torch.cat(features.chunk(3), 1)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """The terms that are on; their sum is minimised."""
@@ -108,10 +134,17 @@ class Candidate(nn.Module):
         if ical:
             batch, *parents = with_auxiliary_samples(batch, generator=generator)
         ce, ins = ical.counts(real) if ical else (None, None)
+        local = self.local_features(batch.images[:real], batch.modality[:real]) if config.gsl else None
         branches = self.branches(batch.images, batch.modality)
         necked = {name: self.necks[name](feature) for name, feature in branches.items()}
         logits = {name: self.classifiers[name](feature[:ce]) for name, feature in necked.items()}
         terms = {f"identity_{name}": cross_entropy(found, batch.identity[:ce]) for name, found in logits.items()}
+        if config.auxiliary:
+            terms["identity_auxiliary"] = terms["identity_auxiliary"] * config.auxiliary.weight
+            known = all_gather(branches["auxiliary"][:ins], batch.identity[:ins])
+            terms["triplet_auxiliary"] = config.auxiliary.weight * config.auxiliary.triplet(*known)
+        if local is not None and self.projections is not None:
+            terms["similarity"] = similarity_loss(self.projections(necked[self.last][:real]), local)
         if config.mutual:
             how = all_but(config.mutual, "pairs", "theta1", "theta2", "theta3")
             for (teacher, student), theta in config.mutual.weights().items():
@@ -135,8 +168,15 @@ class Candidate(nn.Module):
         return terms
 
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
-        """N×D features of the last branch after its neck, each of length one."""
-        return unit(self.necks[self.last](self.branches(images, modality)[self.last]))
+        """N×D features of the last branch after its neck, beside those of stage 3 if these are on, of length one."""
+        branches = self.branches(images, modality)
+        compared = [self.last, *(["auxiliary"] if self.config.auxiliary else [])]
+        return unit(torch.cat([self.necks[name](branches[name]) for name in compared], 1))
+
+    def by_branch(self, images: Tensor, modality: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """N×D features after the neck and N×identities logits of each branch."""
+        necked = {name: self.necks[name](feature) for name, feature in self.branches(images, modality).items()}
+        return {name: (feature, self.classifiers[name](feature)) for name, feature in necked.items()}
 
     def before_training(self, batches: Iterable[Batch]) -> None:
         """Fill the memory, as PECA does, from all pictures; the neck first gets their statistics."""
@@ -193,6 +233,10 @@ class Config:
     """ours: WRIM-Net's CMKIC."""
     memory: ModalityContrast | None = None
     """ours: PECA's loss against a memory of centroids."""
+    gsl: GSL | None = None
+    """ours: PECA's prediction of local features from the feature of the whole picture."""
+    auxiliary: Auxiliary | None = None
+    """ours: WRIM-Net's losses and features of stage 3."""
 
     def augmentation(self) -> Pipeline:
         """Training pictures of both modalities to normalised images."""

@@ -3,8 +3,12 @@
     python studies/results.py           write them
     python studies/results.py --check   exit with 1 if a page differs from the files
 
-A page asks for a table with two comment lines, `<!-- study NAME -->` and `<!-- end -->`. What stands between them is
-replaced. Nothing is trained here.
+A page asks for a table with two comment lines. What stands between them is replaced. Nothing is trained here.
+
+    <!-- study NAME -->                     the entries of a study, and each one's difference from another
+    <!-- factors NAME … -->                 for the studies NAME-0 and NAME-1: what each part gains in both worlds
+    <!-- side-by-side NAME: ENTRY … -->     the recipes of a study with steps, seconds and parameters, and a picture
+    <!-- end -->
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from study import PROTOCOL, RESULTS, Entry, entries
 
 PAGES = RESULTS.parent
 DRAWS = 10_000  # of the bootstrap
-MARKED = re.compile(r"(<!-- study ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PICTURE = PAGES.parent / "images" / "side-by-side.svg"
+MARKED = re.compile(r"(<!-- (study|factors|side-by-side) ([^\n]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 METRICS = {"rank1": "Rank-1", "map": "mAP"}
 
 Results = Mapping[int, dict[str, Any]]  # seed → what the file holds
@@ -34,7 +39,7 @@ Results = Mapping[int, dict[str, Any]]  # seed → what the file holds
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first, in percentage points of Rank-1, over the seeds that both have.
+    """A difference in percentage points of Rank-1, over the seeds that all its parts have.
 
     Attributes:
         mean: of all queries and common seeds.
@@ -46,6 +51,9 @@ class Difference:
     low: float
     high: float
     seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
 def read(entry: Entry) -> Results:
@@ -65,20 +73,32 @@ def spread(values: Sequence[float]) -> str:
 
 
 def difference(first: Results, second: Results, *, seed: int = 0) -> Difference | None:
-    """The paired difference of two entries; None without a common seed.
+    """The paired difference, second minus first; None without a common seed."""
+    return combined([(-1, first), (1, second)], seed=seed)
+
+
+def combined(parts: Sequence[tuple[int, Results]], *, seed: int = 0) -> Difference | None:
+    """The sum of signed results of the same queries and seeds; None without a common seed.
 
     Queries of one person are alike, so people are drawn again and not queries.
+
+    Args:
+        parts: (sign, results) of each summand.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: they were measured on different queries.
     """
-    common = sorted(first.keys() & second.keys())
+    common = sorted(set.intersection(*(set(results) for _, results in parts)))
     if not common:
         return None
-    identity = np.array(first[common[0]]["queries"]["identity"])
+    identity = np.array(parts[0][1][common[0]]["queries"]["identity"])
     people, person = np.unique(identity, return_inverse=True)
     sums = np.zeros((len(common), len(people)))
     for place, one in enumerate(common):
-        for results, sign in ((first, -1), (second, 1)):
+        for sign, results in parts:
             if results[one]["queries"]["identity"] != identity.tolist():
-                raise ValueError("the two entries were measured on different queries")
+                raise ValueError("the entries were measured on different queries")
             np.add.at(sums[place], person, sign * np.array(results[one]["queries"]["rank1"]))
     counts = np.bincount(person)
     generator = np.random.default_rng(seed)
@@ -93,14 +113,14 @@ def published(entry: Entry) -> Mapping[str, float | None]:
     """What the paper prints for the row of an entry; empty if it is no row of a table."""
     from vireid import recipes
 
+    if entry.plugin:
+        return {}
     return recipes.find_row(entry.recipe)[2].published
 
 
 def table(study: str) -> str:
     """The Markdown table of a study: each entry, and its difference from the entry that it is compared with."""
-    found = [entry for entry in entries() if entry.study == study]
-    if not found:
-        raise SystemExit(f"a page asks for the study '{study}', which study.yaml does not have")
+    found = in_study(study)
     results = {entry.name: read(entry) for entry in found}
     printed = {entry.name: published(entry).get("rank1") for entry in found}
     head = ["entry", *METRICS.values(), "seeds", "compared with", "difference in Rank-1", "of the paper", "same sign"]
@@ -109,6 +129,18 @@ def table(study: str) -> str:
         own = results[entry.name]
         numbers = [spread([metric(one, name) for one in own.values()]) if own else "–" for name in METRICS]
         lines.append([entry.name, *numbers, str(len(own)), *_against(entry, results, printed)])
+    return _as_markdown(lines)
+
+
+def in_study(study: str) -> list[Entry]:
+    """The entries of a study."""
+    found = [entry for entry in entries() if entry.study == study]
+    if not found:
+        raise SystemExit(f"a page asks for the study '{study}', which study.yaml does not have")
+    return found
+
+
+def _as_markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -117,7 +149,7 @@ def _against(entry: Entry, results: Mapping[str, Results], printed: Mapping[str,
     if entry.against is None:
         return ["", "", "", ""]
     found = difference(results[entry.against], results[entry.name])
-    ours = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]" if found else "–"
+    ours = str(found or "–")
     before, after = printed[entry.against], printed[entry.name]
     if before is None or after is None:
         return [entry.against, ours, "–", ""]
@@ -127,9 +159,88 @@ def _against(entry: Entry, results: Mapping[str, Results], printed: Mapping[str,
     return [entry.against, ours, f"{paper:+.1f}", "yes" if found.mean * paper > 0 else "no"]
 
 
+def factors(names: str) -> str:
+    """The Markdown table of what parts gain with a factor of the world off and on."""
+    head = ["factor", "part", "without it", "gain, factor at 0", "gain, factor at 1", "gain at 1 - gain at 0", "seeds"]
+    lines = [head, ["---"] * len(head)]
+    for name in names.split():
+        off, on = (in_study(f"{name}-{level}") for level in (0, 1))
+        for one, other in zip(off, on, strict=True):
+            if one.against is None:
+                continue
+            without = [next(e for e in level if e.name == one.against) for level in (off, on)]
+            parts = [(sign, read(e)) for e, sign in ((without[0], 1), (one, -1), (without[1], -1), (other, 1))]
+            gains = [difference(parts[0][1], parts[1][1]), difference(parts[2][1], parts[3][1])]
+            more = combined(parts)
+            told = [str(gain or "–") for gain in (*gains, more)]
+            lines.append([name, one.name, one.against, *told, str(more.seeds if more else 0)])
+    return _as_markdown(lines)
+
+
+def side_by_side(asked: str) -> str:
+    """The Markdown table of whole recipes at one budget. It also draws `picture`."""
+    head = ["recipe", "Rank-1", "mAP", "seeds", "steps", "processor seconds", "parameters"]
+    lines = [head, ["---"] * len(head)]
+    for entry in _chosen(asked):
+        own = list(read(entry).values())
+        if not own:
+            lines.append([entry.recipe, *["–"] * (len(head) - 1)])
+            continue
+        numbers = [spread([metric(one, name) for one in own]) for name in METRICS]
+        times = [one["processor_seconds"] for one in own if one.get("processor_seconds")]
+        steps = own[0]["epochs"] * int(next(t.split("=")[1] for t in entry.set if t.startswith("epoch_length=")))
+        seconds = f"{np.median(times):.0f}" if times else "–"
+        lines.append([entry.recipe, *numbers, str(len(own)), str(steps), seconds, f"{own[0]['parameters']:,}"])
+    return _as_markdown(lines)
+
+
+def picture(asked: str) -> str:
+    """The same as an SVG file: the mean of each recipe, and the range over its seeds."""
+    from vireid.figures.charts import intervals
+
+    rows = {}
+    for entry in _chosen(asked):
+        kinds = {told: [metric(one, name) for one in read(entry).values()] for name, told in METRICS.items()}
+        if kinds["Rank-1"]:
+            rows[entry.recipe] = {told: (float(np.mean(v)), min(v), max(v)) for told, v in kinds.items()}
+    if not rows:
+        return ""
+    drawn = intervals(rows, x="percent; the lines reach from the lowest to the highest seed")
+    look = (
+        "<style>svg{background:#fff;font:12px sans-serif}.grid{stroke:#d8dee4}.tick,.axis{fill:#57606a;font-size:11px}"
+        ".legend{fill:#1d2733}</style>"
+    )
+    return (
+        drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="570" ', 1).replace(">", f">{look}", 1)
+        + "\n"
+    )
+
+
+def _chosen(asked: str) -> list[Entry]:
+    """The entries that a comment `NAME: ENTRY …` asks for, in its order."""
+    study, _, names = asked.partition(": ")
+    known = {entry.name: entry for entry in in_study(study)}
+    return [known[name] for name in names.split()]
+
+
+TABLES = {"study": table, "factors": factors, "side-by-side": side_by_side}
+
+
 def rewritten(text: str) -> str:
     """A page with its tables made again."""
-    return MARKED.sub(lambda found: f"{found[1]}{table(found[2])}{found[4]}", text)
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]](found[3])}{found[5]}", text)
+
+
+def files() -> dict[Path, str]:
+    """What every page that has a table is to hold, and the picture that stands beside the recipes."""
+    made = {}
+    for page in (PAGES.parent.parent / "README.md", *sorted(PAGES.glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        asked = [found[3] for found in MARKED.finditer(text) if found[2] == "side-by-side"]
+        made[page] = rewritten(text)
+        if asked:
+            made[PICTURE] = picture(asked[0])
+    return made
 
 
 def main() -> int:
@@ -138,13 +249,11 @@ def main() -> int:
     asked.add_argument("--check", action="store_true", help="only say which pages differ")
     options = asked.parse_args()
     old = []
-    for page in sorted(PAGES.glob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        new = rewritten(text)
-        if new != text:
-            old.append(page.name)
+    for file, new in files().items():
+        if not file.exists() or file.read_text(encoding="utf-8") != new:
+            old.append(file.name)
             if not options.check:
-                page.write_text(new, encoding="utf-8")
+                file.write_text(new, encoding="utf-8")
     print("\n".join(f"{name} {'differs' if options.check else 'written'}" for name in old) or "nothing to write")
     return int(options.check and bool(old))
 

@@ -101,9 +101,9 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
     """Train and test one configuration with one seed.
 
     Returns:
-        What the file holds: recipe, assignments, world, commands, commit, hardware, epochs, parameters, terms of the
-        first and the last epoch, how well the training pictures are told apart, every protocol's report, and each
-        query's result by `PROTOCOL`.
+        What the file holds: recipe, assignments, world, commands, commit, hardware, epochs, seconds, processor seconds
+        of the training (None if it was resumed), parameters, terms of the first and the last epoch, how well the
+        training pictures are told apart, every protocol's report, and each query's result by `PROTOCOL`.
     """
     import torch
 
@@ -129,7 +129,9 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
         f"vireid test run {shown}{more}",
     ]
     how: dict[str, Any] = {"workers": (os.cpu_count() or 2) - 1 if gpu else 0, "cache": out / "cache"}
+    new, began = not directory.exists(), time.process_time()
     run = train(TrainOptions(entry.recipe, data, directory, set=assignments, resume=True, command=commands[1], **how))
+    processor_seconds = round(time.process_time() - began) if new else None
     measured = test(TestOptions(directory, data, features=directory / "features.npz", command=commands[2], **how))
     epochs = run.epochs()
     model = load(run)
@@ -148,6 +150,7 @@ def carry_out(entry: Entry, seed: int, out: Path) -> dict[str, Any]:
         "started": facts["started"],
         "epochs": len(epochs),
         "seconds": round(sum(line["seconds"] for line in epochs)),
+        "processor_seconds": processor_seconds,
         "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "terms": {"first": epochs[0]["terms"], "last": epochs[-1]["terms"]},
         "fitted": _fitted(model, data),
@@ -270,6 +273,8 @@ def main() -> int:
     asked.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time")
     asked.add_argument("--minutes", type=float, metavar="M", help="stop after so many minutes; default: no limit")
     options = asked.parse_args()
+    options.out = options.out.resolve()
+    os.chdir(HERE.parent)  # files of weights in study.yaml are relative to the repository
     everything = entries()
     if options.verb == "one":
         from vireid.data.stored import write_json

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from vireid.data.batch import Batch
+from vireid.plugins import plugin
 from vireid.recipes import find_row
 from vireid.training.configuration import with_fields
 
@@ -36,7 +39,7 @@ def test_the_pages_show_what_the_files_hold():
 
 
 def test_a_page_with_another_number_is_noticed(made):
-    pages = [page.read_text(encoding="utf-8") for page in made.PAGES.glob("*.md")]
+    pages = [page.read_text(encoding="utf-8") for page in made.files() if page.suffix == ".md"]
     (text,) = [text for text in pages if "<!-- study search-128x64-480 -->" in text]
     assert made.rewritten(text) == text
     assert made.rewritten(text.replace("| agw | ", "| agw | 9", 1)) == text
@@ -53,6 +56,8 @@ def test_a_result_says_how_to_make_it_again(made, file):
     assert found["git_commit"] and "+" not in found["git_commit"] and found["hardware"]["processor"]
     (entry,) = [one for one in made.entries() if (one.study, one.name) == (found["study"], found["name"])]
     assert found["set"] == [*entry.set, f"seed={found['seed']}"] and found["recipe"] == entry.recipe
+    if entry.plugin:
+        plugin(ROOT / "studies" / entry.plugin)
     with_fields(find_row(found["recipe"])[2].config, found["set"])  # every field is known
     assert all(shlex.split(command)[0] == "vireid" for command in found["commands"])
     assert f"seed={found['seed']}" in shlex.split(found["commands"][1])
@@ -89,3 +94,46 @@ def test_other_queries_and_no_common_seed(made):
     assert made.difference(one, {5: one[0]}) is None
     with pytest.raises(ValueError, match="different queries"):
         made.difference(one, as_results(np.zeros((1, 2)), [1, 3]))
+
+
+def test_a_difference_of_differences_draws_the_same_people(made):
+    """A part that gains 5 points for each person in one world and 2 in the other gains 3 more, without any doubt."""
+    generator = np.random.default_rng(0)
+    identity = np.repeat(np.arange(30), 4).tolist()
+    off, on = generator.random((2, 2, 120)) * 100
+    worlds = [(1, off), (-1, off + 2), (-1, on), (1, on + 5)]
+    found = made.combined([(sign, as_results(values, identity)) for sign, values in worlds])
+    assert (found.mean, found.low, found.high) == pytest.approx((3, 3, 3)) and found.seeds == 2
+
+
+def test_the_picture_stands_for_the_numbers(made):
+    """The recipes side by side: the label of the picture has the same means as the table."""
+    asked = "parts: agw wrim_net"
+    drawn, table = made.picture(asked), made.side_by_side(asked)
+    assert drawn.startswith("<svg xmlns") and "agw:channel-augmentation Rank-1 42." in drawn
+    assert table.splitlines()[2].startswith("| agw:channel-augmentation | 42.2 |") and "| 480 |" in table
+
+
+def test_factors_without_a_result_are_missing(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("study.RESULTS", tmp_path)
+    lines = made.factors("look_alikes").splitlines()
+    assert len(lines) == 3 and lines[2] == "| look_alikes | gsl | no-gsl | – | – | – | 0 |"
+
+
+def test_every_part_of_the_candidate_is_trained(made):
+    """Each entry of the forward selection has finite terms, and each of its parameters gets a gradient."""
+    chosen = [entry for entry in made.entries() if entry.plugin == "candidate.py"]
+    build = plugin(ROOT / "studies" / "candidate.py").build
+    kind = torch.tensor([0, 1]).repeat(16)
+    batch = Batch(torch.rand(32, 3, 64, 32), torch.arange(4).repeat_interleave(8), kind, camera=kind, seed=3)
+    for entry in chosen:
+        config = with_fields(find_row("candidate")[2].config, [*entry.set, "weights=none"])
+        network = build(config, 4)
+        terms = network.objective(batch)
+        assert all(term.isfinite() for term in terms.values()), entry.name
+        sum(terms.values()).backward()
+        idle = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+        assert all(name.startswith("necks.") and name.endswith("bias") for name in idle), entry.name
+        _, logits = network.eval().by_branch(batch.images, batch.modality)["global"]
+        assert logits.shape == (32, 4), entry.name
+    assert len(chosen) > 10
