@@ -8,8 +8,8 @@ it, so no generated data set contains one of these people. Only visible pictures
 modalities, so the pictures of every second camera take the place of the infrared ones.
 
 With `--grey SHARE` there is no channel exchange. Instead this share of the pictures is grey, as in a collection of
-photographs. The tables of docs/results start from such a trunk, with a share of 0.2 (studies/grey.safetensors): parts of
-the methods that work on colour would have nothing to teach a trunk that learnt with channel exchange.
+photographs. The tables of docs/results start from such a trunk, with a share of 0.2 (studies/grey.safetensors): parts
+of the methods that work on colour would have nothing to teach a trunk that learnt with channel exchange.
 
 A second call goes on where the first one stopped. The last step writes `tiny.safetensors`: one stem and the stages in
 half precision, with the facts about the training in its metadata.
