@@ -7,10 +7,6 @@ that others trained. So the trunk learns from people of a world whose seed is re
 it, so no generated data set contains one of these people. Only visible pictures are rendered. A recipe wants two
 modalities, so the pictures of every second camera take the place of the infrared ones.
 
-With `--grey SHARE` there is no channel exchange. Instead this share of the pictures is grey, as in a collection of
-photographs. The tables of docs/results start from such a trunk, with a share of 0.2 (studies/grey.safetensors): parts
-of the methods that work on colour would have nothing to teach a trunk that learnt with channel exchange.
-
 A second call goes on where the first one stopped. The last step writes `tiny.safetensors`: one stem and the stages in
 half precision, with the facts about the training in its metadata.
 """
@@ -21,7 +17,6 @@ import argparse
 import csv
 import hashlib
 import json
-import math
 import multiprocessing
 from pathlib import Path
 
@@ -45,6 +40,11 @@ SETTINGS = (
     "weights=none",
     "size=128x64",
     "crop.padding=6",
+    # One channel of a visible picture, copied into all three: colour alone does not name a person then.
+    "exchange=ChannelExchange",
+    "exchange.cases=rgb_unchanged_grey",
+    "exchange_infrared=ChannelExchange",
+    "exchange_infrared.cases=rgb_unchanged_grey",
     "erasing=RandomErasing",
     "non_local=null",
     "optimiser=Adam",
@@ -54,15 +54,6 @@ SETTINGS = (
     "schedule.warm_up_epochs=3",
     "schedule.milestones=[40,54]",
 )
-# One channel of a visible picture, copied into all three: colour alone does not name a person then.
-EXCHANGE = (
-    "exchange=ChannelExchange",
-    "exchange.cases=rgb_unchanged_grey",
-    "exchange_infrared=ChannelExchange",
-    "exchange_infrared.cases=rgb_unchanged_grey",
-)
-# Without it the task is easier, and fewer steps are enough.
-SHORTER = ("epochs=40", "schedule.milestones=[27,36]")
 
 
 def main() -> None:
@@ -70,7 +61,6 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--out", type=Path, default=Path("pretrain"), help="folder for pictures, run and the file")
     asked.add_argument("--seed", type=int, default=PRETRAINING_SEEDS.start, help="a reserved seed of the world")
-    asked.add_argument("--grey", type=float, metavar="SHARE", help="grey pictures, 0 to 1, instead of channel exchange")
     asked.add_argument("--threads", type=int, help="threads of the training (default: torch's)")
     options = asked.parse_args()
     if options.seed not in PRETRAINING_SEEDS:
@@ -79,37 +69,32 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     progress = Terminal()
     people = World(PEOPLE, seed=options.seed)
-    assignments = (*SETTINGS, *(EXCHANGE if options.grey is None else SHORTER))
-    table = write_pictures(options.out / "pictures", people, progress, grey=options.grey or 0.0)
+    table = write_pictures(options.out / "pictures", people, progress)
     run = train(
         TrainOptions(
             recipe="agw",
             data=f"folder:{table}",
             run=options.out / "run",
-            set=assignments,
+            set=SETTINGS,
             resume=True,
             cache=options.out / "cache",
             checkpoint_steps=100,
-            command=f"python studies/pretrain.py --seed {options.seed}"
-            + ("" if options.grey is None else f" --grey {options.grey}"),
+            command=f"python studies/pretrain.py --seed {options.seed}",
         ),
         progress,
     )
-    file = write_trunk(options.out / "tiny.safetensors", run, people, assignments)
+    file = write_trunk(options.out / "tiny.safetensors", run, people)
     print(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
 
 
-def write_pictures(folder: Path, world: World, progress: Progress, *, grey: float) -> Path:
-    """Render each person with every camera, and write the table that the layout `folder` reads. It is written last.
-
-    A share of `grey` of the pictures is grey, evenly spread over people and cameras.
-    """
+def write_pictures(folder: Path, world: World, progress: Progress) -> Path:
+    """Render each person with every camera, and write the table that the layout `folder` reads. It is written last."""
     table = folder / "records.csv"
     if table.exists():
         return table
     folder.mkdir(parents=True, exist_ok=True)
     with multiprocessing.get_context("spawn").Pool(2) as pool, progress.bar("rendering") as advance:
-        work = [(folder, world, identity, grey) for identity in range(world.identities)]
+        work = [(folder, world, identity) for identity in range(world.identities)]
         for done, _ in enumerate(pool.imap_unordered(_write_person, work, chunksize=8), 1):
             advance(done, len(work))
     lines = []
@@ -124,16 +109,12 @@ def write_pictures(folder: Path, world: World, progress: Progress, *, grey: floa
     return table
 
 
-def _write_person(work: tuple[Path, World, int, float]) -> None:
-    folder, world, identity, grey = work
+def _write_person(work: tuple[Path, World, int]) -> None:
+    folder, world, identity = work
     for camera in range(1, CAMERAS + 1):
         for moment in range(MOMENTS):
             pixels = render_person(world, identity, camera=camera, modality=VISIBLE, moment=moment, size=PICTURE)
-            picture = Image.fromarray(pixels)
-            number = (identity * CAMERAS + camera - 1) * MOMENTS + moment
-            if math.floor((number + 1) * grey) > math.floor(number * grey):
-                picture = picture.convert("L").convert("RGB")
-            picture.save(folder / _name(identity, camera, moment), quality=90)
+            Image.fromarray(pixels).save(folder / _name(identity, camera, moment), quality=90)
 
 
 def _name(identity: int, camera: int, moment: int) -> str:
@@ -148,7 +129,7 @@ def _as_csv(lines: list[tuple]) -> str:
     return text.getvalue()
 
 
-def write_trunk(file: Path, run: Run, world: World, assignments: tuple[str, ...]) -> Path:
+def write_trunk(file: Path, run: Run, world: World) -> Path:
     """Write the stem of the visible modality and the stages, by torchvision's names, in half precision."""
     stems, stages = load(run).network.pretrained_parts()  # type: ignore[operator]
     state = {**stems[0].state_dict(), **stages.state_dict()}
@@ -159,7 +140,7 @@ def write_trunk(file: Path, run: Run, world: World, assignments: tuple[str, ...]
         "pictures": str(world.identities * CAMERAS * MOMENTS),
         "world_seed": str(world.seed),
         "steps": str(run.facts.config["epochs"] * run.facts.config["epoch_length"]),
-        "settings": " ".join(assignments),
+        "settings": " ".join(SETTINGS),
         "git_commit": str(run.facts.git_commit),
         "licence": "as vireid",
     }
