@@ -14,7 +14,7 @@ from tests.training.facts import some_facts
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.size import Size
-from vireid.training import checkpoint
+from vireid.training import checkpoint, loop
 from vireid.training.loop import accelerator_for, seed_everything, train
 from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.run import Run, create, open_run
@@ -172,12 +172,27 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert run.checkpoint.read_bytes() == before
 
 
-def test_a_term_that_is_not_finite_stops_the_run_by_name_and_keeps_the_last_checkpoint(tmp_path):
-    with pytest.raises(BadInput, match=r"term 'size' became nan at epoch 1, step 2; .*last good state"):
-        run_loop(tmp_path / "run", poison=STEPS + 3)
+@pytest.mark.parametrize("behind", [0, 1])
+@pytest.mark.parametrize(("poison", "where"), [(3, "epoch 1, step 2"), (4, "epoch 1, step 3")])
+def test_a_term_that_is_not_finite_stops_the_run_by_name_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, behind, poison, where
+):
+    """Also if terms are read one step later, as on a GPU, and even in the last step of an epoch."""
+    monkeypatch.setitem(loop.STEPS_BEHIND, "cpu", behind)
+    with pytest.raises(BadInput, match=rf"term 'size' became nan at {where}; .*last good state"):
+        run_loop(tmp_path / "run", poison=STEPS + poison, checkpoint_steps=poison)
     state = checkpoint.load(tmp_path / "run" / "last.pt")
     assert state["progress"] == {"epoch": 1, "step": 0, "sums": {}}
     assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_terms_that_are_read_later_are_the_same(tmp_path, monkeypatch):
+    """And a checkpoint within the epoch has the terms of all its steps."""
+    straight = run_loop(tmp_path / "straight")
+    monkeypatch.setitem(loop.STEPS_BEHIND, "cpu", 1)
+    with pytest.raises(Killed):
+        run_loop(tmp_path / "later", killed_at=(1, 3), checkpoint_steps=1)
+    assert states(run_loop(tmp_path / "later", resume=True))[1:] == states(straight)[1:]
 
 
 def test_one_json_line_per_epoch_with_terms_rates_and_extras(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from vireid.data.batch import Batch
+from vireid.data.host import keep, on_host, to_device
 from vireid.data.modality import Modality
 from vireid.data.shapes import check_shape
 
@@ -35,18 +36,21 @@ def aggregate_channels(
         BadInput: the images are not B×3×H×W.
     """
     check_shape(images, "images", "B×3×H×W")
+    identity, modality = on_host(identity), on_host(modality)  # which samples are mixed is found on the host
     visible = (modality == Modality.VISIBLE).nonzero()[:, 0]
     infrared = (modality == Modality.INFRARED).nonzero()[:, 0]
     alike = identity[visible][:, None] == identity[infrared][None, :]
     visible, alike = visible[alike.any(1)], alike[alike.any(1)]
     if not len(visible):
-        return images[:0], visible, visible
+        nothing = to_device(visible, images.device)
+        return images[:0], nothing, nothing
     device = generator.device if generator is not None else torch.device("cpu")
-    pattern = torch.randint(len(KEPT), (len(visible),), generator=generator, device=device).to(images.device)
-    drawn = torch.rand(len(visible), generator=generator, device=device, dtype=torch.float64).to(images.device)
+    pattern = torch.randint(len(KEPT), (len(visible),), generator=generator, device=device).cpu()
+    drawn = torch.rand(len(visible), generator=generator, device=device, dtype=torch.float64).cpu()
     nth = (drawn * alike.sum(1)).long() + 1
     infrared = infrared[(alike.cumsum(1) == nth[:, None]).int().argmax(1)]
-    kept = torch.tensor(KEPT, dtype=torch.bool, device=images.device)[pattern][:, :, None, None]
+    kept = to_device(torch.tensor(KEPT, dtype=torch.bool)[pattern][:, :, None, None], images.device)
+    visible, infrared = (to_device(places, images.device) for places in (visible, infrared))
     return torch.where(kept, images[visible], images[infrared]), visible, infrared
 
 
@@ -61,11 +65,15 @@ def with_auxiliary_samples(
     """
     generator = generator or batch.generator()
     made, visible, infrared = aggregate_channels(batch.images, batch.identity, batch.modality, generator=generator)
+    chosen = on_host(visible)
+    named = on_host(batch.identity), on_host(batch.modality)
+    identity = torch.cat((named[0], named[0][chosen]))
+    kinds = torch.cat((named[1], torch.full_like(chosen, int(modality))))
     grown = replace(
         batch,
         images=torch.cat((batch.images, made)),
-        identity=torch.cat((batch.identity, batch.identity[visible])),
-        modality=torch.cat((batch.modality, torch.full_like(visible, int(modality)))),
+        identity=keep(torch.cat((batch.identity, batch.identity[visible])), identity),
+        modality=keep(torch.cat((batch.modality, torch.full_like(visible, int(modality)))), kinds),
         camera=torch.cat((batch.camera, batch.camera[visible])),
     )
     return grown, visible, infrared

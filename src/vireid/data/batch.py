@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from vireid.data.host import to_device
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -41,14 +43,14 @@ class Batch:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same samples on another device."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=True),
-            identity=self.identity.to(device, non_blocking=True),
-            modality=self.modality.to(device, non_blocking=True),
-            camera=self.camera.to(device, non_blocking=True),
-        )
+        """The same samples on another device. `vireid.data.host.on_host` still finds the columns without waiting."""
+        columns = {name: to_device(getattr(self, name), device) for name in ("identity", "modality", "camera")}
+        return replace(self, images=self.images.to(device, non_blocking=True), **columns)
+
+    def pin_memory(self) -> Batch:
+        """The same samples in memory that a GPU copies from while it computes. The loader calls this."""
+        names = ("images", "identity", "modality", "camera")
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
     def generator(self) -> torch.Generator:
         """A new CPU generator, seeded with `seed`. Two calls give generators that draw the same numbers."""

@@ -46,6 +46,11 @@ def where(condition: Tensor, device: torch.device | str) -> Tensor:
     return to_device(condition.nonzero()[:, 0], device)
 
 
+def groups(values: Tensor, device: torch.device | str) -> list[Tensor]:
+    """The positions of each distinct value of the host's N int64, in the order of the values, on a device."""
+    return [where(values == value, device) for value in values.unique()]
+
+
 def pick(values: Tensor, places: Tensor) -> Tensor:
     """`values[places]`, on the device and on the host."""
     return keep(values[places], on_host(values)[on_host(places)])
@@ -54,3 +59,8 @@ def pick(values: Tensor, places: Tensor) -> Tensor:
 def first(values: Tensor, count: int | None) -> Tensor:
     """The first values, all of them for None, on the device and on the host."""
     return values if count is None else keep(values[:count], on_host(values)[:count])
+
+
+def repeat(values: Tensor, times: int) -> Tensor:
+    """The N values several times, one whole copy after the other, on the device and on the host."""
+    return keep(values.repeat(times), on_host(values).repeat(times))

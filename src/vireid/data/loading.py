@@ -189,6 +189,7 @@ class TrainingLoader:
         resample: Resample = "lanczos",
         skip_unreadable: bool = False,
         on_skip: Callable[[str], None] | None = None,
+        pinned: bool = False,
     ) -> None:
         """Prepare the loader and its workers.
 
@@ -206,6 +207,7 @@ class TrainingLoader:
             resample: see `read_picture`.
             skip_unreadable: replace an unreadable picture by another one of the same identity and modality.
             on_skip: called in this process with the path of each replaced picture.
+            pinned: give batches in memory that a GPU copies from while it computes. This needs a GPU.
 
         Raises:
             BadInput: the labels or the cache do not fit the records, or `workers` is negative.
@@ -213,7 +215,7 @@ class TrainingLoader:
         pictures = _Pictures(records, size, resample, cache)
         dataset = _Steps(pictures, sampler, labels, augment, second_view, seed, rank, skip_unreadable)
         self.steps, self._span, self._on_skip = sampler.steps, _Span(), on_skip
-        self._loader = loader(dataset, self._span, workers, persistent=True)
+        self._loader = loader(dataset, self._span, workers, persistent=True, pinned=pinned)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch in order, starting at `first_step`.
@@ -306,7 +308,9 @@ def _chunks(loader: DataLoader, on_skip: Callable[[int, str], None] | None) -> I
             yield loaded
 
 
-def loader(dataset: Dataset, items: Sampler | range, workers: int, *, persistent: bool = False) -> DataLoader:
+def loader(
+    dataset: Dataset, items: Sampler | range, workers: int, *, persistent: bool = False, pinned: bool = False
+) -> DataLoader:
     """A loader whose processes each use one thread, and which leaves torch's random numbers alone.
 
     Args:
@@ -314,6 +318,7 @@ def loader(dataset: Dataset, items: Sampler | range, workers: int, *, persistent
         items: the items, in the order of the batches.
         workers: processes; 0 loads in this one.
         persistent: keep the processes for another pass.
+        pinned: copy each batch into pinned memory.
 
     Raises:
         BadInput: `workers` is negative.
@@ -328,6 +333,7 @@ def loader(dataset: Dataset, items: Sampler | range, workers: int, *, persistent
         collate_fn=_as_it_is,
         worker_init_fn=_one_thread,
         persistent_workers=persistent and workers > 0,
+        pin_memory=pinned,
         # Without this generator, the loader would draw the seeds of its workers from the global one and change it.
         generator=torch.Generator(),
     )

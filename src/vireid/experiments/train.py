@@ -390,6 +390,7 @@ class Pictures:
             cache=self.cache,
             skip_unreadable=self.asked.skip_unreadable,
             on_skip=on_skip,
+            pinned=accelerator.device.type == "cuda",
         )
 
     def once(self) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from vireid.data.host import on_host, to_device
 from vireid.data.modality import Modality
 
 
@@ -64,7 +65,7 @@ class PerModality(nn.Module):
         counts = [len(group) for group in groups.values()]
         # If the samples of each modality are already consecutive, the input is not copied.
         consecutive = order == list(range(len(order)))
-        there = None if consecutive else torch.tensor(order, device=x.device)
+        there = None if consecutive else to_device(torch.tensor(order), x.device)
         # `split` instead of slices: its gradient is joined in one pass. The gradient of each slice would be padded with
         # zeros to the full size, and then all of them would be added.
         pieces = [
@@ -76,8 +77,8 @@ class PerModality(nn.Module):
 
 
 def _samples_by_modality(modality: torch.Tensor) -> dict[int, list[int]]:
-    """Ascending positions of the samples of each modality in the batch. It needs one transfer from the device."""
+    """Ascending positions of the samples of each modality in the batch."""
     groups: dict[int, list[int]] = {}
-    for sample, value in enumerate(modality.tolist()):
+    for sample, value in enumerate(on_host(modality).tolist()):
         groups.setdefault(value, []).append(sample)
     return groups

@@ -27,6 +27,7 @@ from vireid.augment.geometry import Flip, PadCrop
 from vireid.augment.operation import Operation, augmented
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
+from vireid.data.host import first, groups, on_host, repeat, to_device, where
 from vireid.data.modality import Modality
 from vireid.data.settings import Count, NonNegative, Positive, Temperature, Width, all_but, settings
 from vireid.data.size import Size
@@ -44,7 +45,6 @@ from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.settings import Training
 
 # --- global-local similarity learning (section 3.1) -------------------------------------------------------------------
-
 
 Between = Literal["bn_relu", "none"]
 
@@ -275,15 +275,17 @@ class CentroidMemory(nn.Module):
     def update(self, features: Tensor, identity: Tensor, modality: Tensor) -> None:
         """Apply equation 9, `c ← (1 - α) c + α f`, for every sample in order, after the loss of the step."""
         features = unit(features).to(self.centroids.dtype)
-        same = (identity[:, None] == identity[None, :]) & (modality[:, None] == modality[None, :])
-        turn = same.tril(-1).sum(1)  # how many samples of the same centroid come before this one
-        turns = turn.unique().tolist()
+        cells = torch.stack((on_host(identity), on_host(modality)), 1)
+        alike = (cells[:, None] == cells[None, :]).all(2)
+        turn = alike.tril(-1).sum(1)  # how many samples of the same centroid come before this one
+        turns = groups(turn, features.device)
         if self.order == "batch_mean":
+            same = to_device(alike, features.device)
             features, turns = (same.to(features.dtype) @ features) / same.sum(1, keepdim=True), turns[:1]
         # Different centroids do not interact: the first samples of all go together, then the second ones, …
-        for now in turns:
-            cell = identity[turn == now], modality[turn == now]
-            old, new = self.centroids[cell], features[turn == now]
+        for samples in turns:
+            cell = identity[samples], modality[samples]
+            old, new = self.centroids[cell], features[samples]
             new = torch.where(old.any(1, keepdim=True), (1 - self.rate) * old + self.rate * new, new)
             self.centroids[cell] = normalize(new) if self.normalise == "each" else new
         if self.normalise == "step":
@@ -328,14 +330,11 @@ def set_statistics(norm: nn.BatchNorm1d, features: Tensor) -> None:
 
 
 def identity_loss(logits: Tensor, identity: Tensor, modality: Tensor, *, scale: Scale) -> Tensor:
-    """L_ce, equation 4: cross-entropy of B×identities logits, a mean over each modality's samples, added.
-
-    A `scale` of `batch_mean` is one mean over all samples instead.
-    """
+    """L_ce, equation 4: mean cross-entropy of each modality, added. `batch_mean`: one mean over all samples."""
     if scale == "batch_mean":
         return cross_entropy(logits, identity)
-    groups = [modality == value for value in modality.unique()]
-    return torch.stack([cross_entropy(logits[group], identity[group]) for group in groups]).sum()
+    of_each = groups(on_host(modality), logits.device)
+    return torch.stack([cross_entropy(logits[group], identity[group]) for group in of_each]).sum()
 
 
 # --- network ----------------------------------------------------------------------------------------------------------
@@ -384,7 +383,7 @@ class PECA(nn.Module):
         if gsl.part_resize == "full":
             parts = interpolate(parts, size=images.shape[2:], mode="bilinear")
         with normalising_by(self, gsl.statistics):
-            features = self.features(parts, modality.repeat(3))[gsl.input]
+            features = self.features(parts, repeat(modality, 3))[gsl.input]
         return torch.cat(features.chunk(3), 1)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
@@ -396,13 +395,13 @@ class PECA(nn.Module):
         ical = config.ical or ICAL()
         samples, visible, infrared = self._samples(batch)  # the auxiliary samples stand behind the real ones
         # The parts go first: what they need is free again before the maps of whole pictures are kept for the gradient.
-        local = self.local_features(samples.images[:real], samples.modality[:real]) if config.gsl else None
+        local = self.local_features(samples.images[:real], first(samples.modality, real)) if config.gsl else None
         features = self.features(samples.images, samples.modality)
         metric = unit(features[config.metric_features])
         # How many samples take part in a term: all of them, or the real ones.
         ce, ins, mod = (None if auxiliary_too else real for auxiliary_too in (ical.in_ce, ical.in_ins, ical.in_mod))
         logits, identity, kind = self.classifier(features["bn"][:ce]), samples.identity, samples.modality
-        terms = {"identity": identity_loss(logits, identity[:ce], kind[:ce], scale=config.ce_scale)}
+        terms = {"identity": identity_loss(logits, identity[:ce], first(kind, ce), scale=config.ce_scale)}
         if config.gsl and self.projections is not None and local is not None:
             terms["similarity"] = similarity_loss(self.projections(features[config.gsl.input][:real]), local)
         if config.ical:
@@ -413,7 +412,7 @@ class PECA(nn.Module):
             terms[config.instance.name] = config.instance.loss(*everywhere)
         if config.modality and self.memory is not None:
             # Gathered, because only samples with a centroid count and their number may differ between processes.
-            everywhere = all_gather(metric[:mod], identity[:mod], kind[:mod])
+            everywhere = all_gather(metric[:mod], first(identity, mod), first(kind, mod))
             loss = self.memory.loss(*everywhere, temperature=config.modality.temperature)
             terms["modality"] = config.modality.weight * loss
             if self.training:
@@ -427,7 +426,7 @@ class PECA(nn.Module):
         generator = batch.generator()
         samples, visible, infrared = with_auxiliary_samples(batch, generator=generator)
         for modality, operations in self.config.colour(late=True).items():
-            changed = (samples.modality == Modality[modality.upper()]).nonzero()[:, 0]
+            changed = where(on_host(samples.modality) == Modality[modality.upper()], samples.images.device)
             for operation in operations:
                 samples.images[changed] = augmented(operation, samples.images[changed], generator)
         return samples, visible, infrared

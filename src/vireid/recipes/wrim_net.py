@@ -26,6 +26,7 @@ from vireid.augment.geometry import Flip, MultiScaleCrop, PadCrop
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
+from vireid.data.host import on_host, pick, to_device, where
 from vireid.data.modality import Modality
 from vireid.data.settings import Count, Few, NonNegative, Share, Temperature, Width, all_but, settings
 from vireid.data.size import Size
@@ -420,13 +421,12 @@ class WRIMNet(nn.Module):
         if ical:
             batch, *parents = with_auxiliary_samples(batch, modality=Modality.VISIBLE, generator=generator)
         # No term depends on the order of the samples. If they are sorted by modality, separate MIIMs copy no maps.
-        order = batch.modality.argsort(stable=True)
-        identity, modality = batch.identity[order], batch.modality[order]
-        pooled = self.pooled(batch.images[order], modality)
-        necked = self.necked(pooled)
+        order = to_device(on_host(batch.modality).argsort(stable=True), batch.images.device)
+        identity, modality = batch.identity[order], pick(batch.modality, order)
+        necked = self.necked(pooled := self.pooled(batch.images[order], modality))
         # Which samples are classified, and which are compared by CMKIC and the triplet loss: all, or the real ones.
         limits = ical.counts(real) if ical else (None, None)
-        ce, ins = (slice(None) if limit is None else order < limit for limit in limits)
+        ce, ins = (slice(None) if end is None else where(on_host(order) < end, order.device) for end in limits)
         entropy = partial(self.classification, {name: f[ce] for name, f in necked.items()}, identity[ce])
         terms = {"identity": entropy(auxiliary=False)}
         if contrast and self.head is not None:

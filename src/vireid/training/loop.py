@@ -10,6 +10,7 @@ import contextlib
 import math
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ from vireid.training.run import Run
 from vireid.training.settings import Training
 
 PRECISION = {"off": "no", "bf16": "bf16", "fp16": "fp16"}
+
+# On a GPU the host asks for a step while the GPU still computes the one before it. So it reads the terms of a step only
+# when it has asked for the next one; if it read them at once, the GPU would wait for work at every step.
+STEPS_BEHIND = {"cuda": 1}
 
 Batches = Callable[[int, int], Iterable[Batch]]
 Pictures = Callable[[], Iterable[Batch]]
@@ -122,8 +127,9 @@ def train(
         progress: where the main process shows lines and the bar.
 
     Raises:
-        BadInput: a term is not finite (the sentence names it and the step; the last checkpoint is kept), the disk is
-            full, the tracker cannot begin, or the checkpoint cannot be read.
+        BadInput: a term is not finite (the sentence names it and the step; on a GPU it comes one step later; the last
+            checkpoint is kept, and none is written after that step), the disk is full, the tracker cannot begin, or
+            the checkpoint cannot be read.
     """
     loop = _prepared(model, training, run, steps, accelerator, pictures)
     loop.begin(resume=resume)
@@ -143,6 +149,29 @@ class _Position:
     sums: dict[str, float] = field(default_factory=dict)
 
 
+class _Terms:
+    """The terms of one step, on their way from the device.
+
+    Args:
+        names: of the terms.
+        values: their values, the mean over processes, on the device.
+        epoch, step: of the step.
+    """
+
+    def __init__(self, names: Iterable[str], values: torch.Tensor, epoch: int, step: int) -> None:
+        self.names, self.epoch, self.step = tuple(names), epoch, step
+        self._arrived = torch.cuda.Event() if values.is_cuda else None
+        self._values = values.to("cpu", non_blocking=True)
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def read(self) -> dict[str, float]:
+        """The values by name. It waits for the device if they are not there yet."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return dict(zip(self.names, self._values.tolist(), strict=True))
+
+
 @dataclass
 class _Loop:
     """One process's part of a training run.
@@ -153,6 +182,7 @@ class _Loop:
         optimiser: accelerate's optimiser.
         training, run, steps, accelerator, pictures: as in `train`.
         at: the next step.
+        asked: the terms of the last steps that were not read yet.
     """
 
     model: nn.Module
@@ -164,6 +194,7 @@ class _Loop:
     accelerator: Accelerator
     pictures: Pictures | None = None
     at: _Position = field(default_factory=_Position)
+    asked: deque[_Terms] = field(default_factory=deque)
 
     def begin(self, *, resume: bool) -> None:
         """Restore the last checkpoint, or fill the recipe's memory before the first step."""
@@ -234,13 +265,14 @@ class _Loop:
         for batch in distributed.synchronised(batches(at.epoch, at.step)):
             share = self.training.schedule.factor(at.epoch, at.step, self.steps, self.training.epochs)
             rates = set_learning_rate(self.optimiser, share)
-            terms = self.step(batch)
-            at.step += 1
-            at.sums = {name: at.sums.get(name, 0.0) + value for name, value in terms.items()}
+            self.step(batch)
+            self.read(STEPS_BEHIND.get(self.accelerator.device.type, 0))
             if journal:
                 journal.step()
             if checkpoint_steps and at.step % checkpoint_steps == 0 and at.step < self.steps:
+                self.read()
                 self.save()
+        self.read()
         means = {name: total / self.steps for name, total in at.sums.items()}
         with distributed.raise_together():
             if journal:
@@ -249,18 +281,25 @@ class _Loop:
         self.at = _Position(at.epoch + 1)
         self.save()
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """Take one step. Returns the value of each term, the mean over processes."""
+    def step(self, batch: Batch) -> None:
+        """Take one step, and leave its terms for `read`. Nothing here may wait for the device."""
         terms = self.objective(batch.to(self.accelerator.device))
         values = distributed.mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
-        logged = dict(zip(terms, values.tolist(), strict=True))
-        _stop_if_not_finite(logged, self.at.epoch, self.at.step, self.run)
+        self.asked.append(_Terms(terms, values, self.at.epoch, self.at.step))
         self.accelerator.backward(torch.stack(list(terms.values())).sum())
         if self.training.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.training.gradient_clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
-        return logged
+        self.at.step += 1
+
+    def read(self, behind: int = 0) -> None:
+        """Add the terms of the steps that were taken, all but the last `behind`, to the sums of the epoch."""
+        while len(self.asked) > behind:
+            step = self.asked.popleft()
+            terms = step.read()
+            _stop_if_not_finite(terms, step.epoch, step.step, self.run)
+            self.at.sums = {name: self.at.sums.get(name, 0.0) + value for name, value in terms.items()}
 
     def save(self) -> None:
         """Write the checkpoint, in the main process. It holds the random states of all processes."""
@@ -305,7 +344,7 @@ class Rehearsal:
             share = loop.training.schedule.factor(0, 0, loop.steps, loop.training.epochs)
             set_learning_rate(loop.optimiser, share)
             loop.step(batch)
-            loop.at.step += 1
+            loop.read()  # so that the step is over
             yield time.monotonic() - began
             began = time.monotonic()
 
@@ -333,7 +372,8 @@ def _prepared(
         distributed.synchronise_normalisation(model, device_type)
     if rank > 0:  # with equal seeds every process would drop the same units
         seed_everything(seed_of(training.seed, rank))
-    optimiser = training.optimiser.build(model, model.new_parameters())  # type: ignore[operator]
+    fused = True if device_type == "cuda" else None
+    optimiser = training.optimiser.build(model, model.new_parameters(), fused=fused)  # type: ignore[operator]
     objective, optimiser = accelerator.prepare(_Objective(model), optimiser)
     if isinstance(objective, nn.parallel.DistributedDataParallel):
         # Buffers are equal on every process anyway: normalisation is synchronised, and memories see the whole batch.

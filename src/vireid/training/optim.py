@@ -46,13 +46,19 @@ class SGD:
         if self.nesterov and not self.momentum:
             raise BadInput("optimiser: nesterov needs a momentum above 0; set nesterov=false too")
 
-    def build(self, model: nn.Module, new: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of `model`; `new` are its parameters that learn at the full rate."""
+    def build(
+        self, model: nn.Module, new: Iterable[nn.Parameter], *, fused: bool | None = None
+    ) -> torch.optim.Optimizer:
+        """The optimiser of `model`; `new` are its parameters that learn at the full rate.
+
+        `fused` updates all parameters in one pass, which is for a GPU; None leaves it to torch.
+        """
         return torch.optim.SGD(
             two_groups(model, new, self.lr, self.trunk_factor),
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
+            fused=fused,
         )
 
 
@@ -69,10 +75,12 @@ class Adam:
     weight_decay: Factor = 5e-4
     """code of fast-reid: coupled L2, on every parameter."""
 
-    def build(self, model: nn.Module, new: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of `model`; `new` are its parameters that learn at the full rate."""
+    def build(
+        self, model: nn.Module, new: Iterable[nn.Parameter], *, fused: bool | None = None
+    ) -> torch.optim.Optimizer:
+        """The optimiser of `model`; `new` are its parameters that learn at the full rate. `fused` is as in `SGD`."""
         groups = two_groups(model, new, self.lr, self.trunk_factor)
-        return torch.optim.Adam(groups, weight_decay=self.weight_decay)
+        return torch.optim.Adam(groups, weight_decay=self.weight_decay, fused=fused)
 
 
 @dataclass(frozen=True)
