@@ -110,10 +110,10 @@ def combined(parts: Sequence[tuple[int, Results]], *, seed: int = 0) -> Differen
 
 
 def published(entry: Entry) -> Mapping[str, float | None]:
-    """What the paper prints for the row of an entry; empty if it is no row of a table."""
+    """What the paper prints for the row of an entry; empty if it is not a row of a table as it stands."""
     from vireid import recipes
 
-    if entry.plugin:
+    if entry.plugin or entry.changed:
         return {}
     return recipes.find_row(entry.recipe)[2].published
 
@@ -121,14 +121,12 @@ def published(entry: Entry) -> Mapping[str, float | None]:
 def table(study: str) -> str:
     """The Markdown table of a study: each entry, and its difference from the entry that it is compared with."""
     found = in_study(study)
-    results = {entry.name: read(entry) for entry in found}
-    printed = {entry.name: published(entry).get("rank1") for entry in found}
     head = ["entry", *METRICS.values(), "seeds", "compared with", "difference in Rank-1", "of the paper", "same sign"]
     lines = [head, ["---"] * len(head)]
     for entry in found:
-        own = results[entry.name]
+        own = read(entry)
         numbers = [spread([metric(one, name) for one in own.values()]) if own else "–" for name in METRICS]
-        lines.append([entry.name, *numbers, str(len(own)), *_against(entry, results, printed)])
+        lines.append([entry.name, *numbers, str(len(own)), *_against(entry)])
     return _as_markdown(lines)
 
 
@@ -144,13 +142,22 @@ def _as_markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _against(entry: Entry, results: Mapping[str, Results], printed: Mapping[str, float | None]) -> list[str]:
-    """The last four cells of a line."""
+def compared_with(entry: Entry) -> Entry | None:
+    """The entry that another one is compared with."""
     if entry.against is None:
+        return None
+    study, _, name = entry.against.rpartition("/")
+    return next(one for one in in_study(study or entry.study) if one.name == name)
+
+
+def _against(entry: Entry) -> list[str]:
+    """The last four cells of a line."""
+    other = compared_with(entry)
+    if other is None or entry.against is None:
         return ["", "", "", ""]
-    found = difference(results[entry.against], results[entry.name])
+    found = difference(read(other), read(entry))
     ours = str(found or "–")
-    before, after = printed[entry.against], printed[entry.name]
+    before, after = (published(one).get("rank1") for one in (other, entry))
     if before is None or after is None:
         return [entry.against, ours, "–", ""]
     paper = after - before
@@ -168,8 +175,8 @@ def factors(names: str) -> str:
         for one, other in zip(off, on, strict=True):
             if one.against is None:
                 continue
-            without = [next(e for e in level if e.name == one.against) for level in (off, on)]
-            parts = [(sign, read(e)) for e, sign in ((without[0], 1), (one, -1), (without[1], -1), (other, 1))]
+            signed = ((1, compared_with(one)), (-1, one), (-1, compared_with(other)), (1, other))
+            parts = [(sign, read(entry)) for sign, entry in signed if entry]
             gains = [difference(parts[0][1], parts[1][1]), difference(parts[2][1], parts[3][1])]
             more = combined(parts)
             told = [str(gain or "–") for gain in (*gains, more)]

@@ -41,9 +41,10 @@ class Entry:
         world: name of the world that it is trained and tested on.
         set: assignments on top of the row: those of the regime, of the study and of the entry.
         seeds: seeds of the trainings.
-        against: name of the entry that it is compared with, or None.
+        against: name of the entry that it is compared with, `STUDY/NAME` if it is of another study, or None.
         plugin: file in this folder that holds the recipe, or None for a recipe of the package.
         by_name: whether it is run only if its study is named, because it needs a GPU.
+        changed: whether it changes the row, apart from the regime.
     """
 
     study: str
@@ -55,6 +56,7 @@ class Entry:
     against: str | None = None
     plugin: str | None = None
     by_name: bool = False
+    changed: bool = False
 
     def file(self, seed: int) -> Path:
         """Where the result of one seed is kept."""
@@ -74,9 +76,10 @@ def entries() -> list[Entry]:
             if world not in said["worlds"]:
                 raise SystemExit(f"study {study}, {name}: there is no world '{world}'")
             against = whole.get("against")
-            if against is not None and against not in about["entries"]:
+            where, _, other = (against or "").rpartition("/")
+            if against is not None and other not in said["studies"].get(where or study, {}).get("entries", ()):
                 raise SystemExit(f"study {study}, {name}: there is no entry '{against}'")
-            more = whole.get("plugin", about.get("plugin")), about.get("by_name", False)
+            more = whole.get("plugin", about.get("plugin")), about.get("by_name", False), bool(whole.get("set"))
             found.append(Entry(study, name, whole["recipe"], world, tuple(assignments), tuple(seeds), against, *more))
     return found
 

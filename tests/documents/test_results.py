@@ -109,9 +109,19 @@ def test_a_difference_of_differences_draws_the_same_people(made):
 def test_the_picture_stands_for_the_numbers(made):
     """The recipes side by side: the label of the picture has the same means as the table."""
     asked = "parts: agw wrim_net"
+    (entry,) = [one for one in made.in_study("parts") if one.name == "agw"]
+    values = [made.metric(one, "rank1") for one in made.read(entry).values()]
     drawn, table = made.picture(asked), made.side_by_side(asked)
-    assert drawn.startswith("<svg xmlns") and "agw:channel-augmentation Rank-1 42." in drawn
-    assert table.splitlines()[2].startswith("| agw:channel-augmentation | 42.2 |") and "| 480 |" in table
+    assert drawn.startswith("<svg xmlns") and f"agw:channel-augmentation Rank-1 {np.mean(values):.2f}" in drawn
+    assert (
+        table.splitlines()[2].startswith(f"| agw:channel-augmentation | {np.mean(values):.1f} ") and "| 480 |" in table
+    )
+
+
+def test_an_entry_that_changes_a_row_has_no_printed_number(made):
+    rows = {entry.name: entry for study in ("parts", "alternatives") for entry in made.in_study(study)}
+    assert made.published(rows["peca"])["rank1"] == 74.89 and not made.published(rows["peca-refill"])
+    assert made.compared_with(rows["peca-refill"]) == rows["peca"] and made.compared_with(rows["agw"]) is None
 
 
 def test_factors_without_a_result_are_missing(made, tmp_path, monkeypatch):
