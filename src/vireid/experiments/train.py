@@ -153,7 +153,7 @@ def train(asked: TrainOptions, progress: Progress = Quiet(), draw: validate.Draw
                 plugins.keep(run.path)
         show = partial(_show, accelerator, draw, progress) if draw and asked.tracker and asked.tracker_figures else None
         choose = _after_epoch(asked, planned, network, run, progress, show)
-        less = "identities_per_batch, visible_per_identity, infrared_per_identity, size, precision=bf16"
+        less = "recompute=true (the same numbers), precision=bf16, size, identities_per_batch, visible_per_identity"
         with advice_on_full_memory(f"--set {less}"):
             fit(
                 network,

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import nn
 
 from vireid.data.errors import unknown
+from vireid.networks.memory import economical
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,16 @@ class Stem(nn.Module):
     Args:
         trunk: a name in `TRUNKS`.
 
+    Attributes:
+        recompute: whether its inner maps are computed again for the gradient, see `economical`.
+
     Raises:
         BadInput: `trunk` is unknown.
     """
 
     def __init__(self, trunk: str) -> None:
         super().__init__()
+        self.recompute = False
         self.channels = trunk_named(trunk).widths[0]
         self.conv1 = nn.Conv2d(3, self.channels, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(self.channels)
@@ -101,6 +107,9 @@ class Stem(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """N×3×H×W images to N×channels×H/4×W/4 maps (sizes rounded up)."""
+        return economical([self], self._map, images, when=self.recompute)
+
+    def _map(self, images: torch.Tensor) -> torch.Tensor:
         return self.maxpool(self.relu(self.bn1(self.conv1(images))))
 
 
@@ -119,6 +128,7 @@ class Stages(nn.Module):
     Attributes:
         channels: channels of the maps of stages 1..4.
         blocks: number of residual blocks in stages 1..4.
+        recompute: whether the inner maps of each block are computed again for the gradient, see `economical`.
 
     Raises:
         BadInput: `trunk` is unknown.
@@ -134,6 +144,7 @@ class Stages(nn.Module):
         within: Mapping[tuple[int, int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        self.recompute = False
         shape = trunk_named(trunk)
         self.channels = shape.channels
         self.blocks = shape.blocks
@@ -168,13 +179,13 @@ class Stages(nn.Module):
         """
         if number not in (1, 2, 3, 4):
             raise ValueError(f"stage {number} is not one of 1, 2, 3, 4")
-        layer = self.get_submodule(f"layer{number}")
-        for index, block in enumerate(layer.children()):
+        for index, block in enumerate(self.get_submodule(f"layer{number}").children()):
             key = _key(number, index)
             # ModuleDict has no method `get`.
-            x = block(x, self.within[key] if key in self.within else None)  # noqa: SIM401
-            if key in self.inserted:
-                x = self.inserted[key](x)
+            within = self.within[key] if key in self.within else None  # noqa: SIM401
+            behind = self.inserted[key] if key in self.inserted else None  # noqa: SIM401
+            parts = [part for part in (block, within, behind) if part is not None]
+            x = economical(parts, partial(_block, block, within, behind), x, when=self.recompute)
         return x
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -192,6 +203,11 @@ class Stages(nn.Module):
             x = self.stage(number, x)
             maps[f"stage{number}"] = x
         return maps
+
+
+def _block(block: nn.Module, within: nn.Module | None, behind: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
+    x = block(x, within)
+    return x if behind is None else behind(x)
 
 
 def last_blocks(blocks: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:

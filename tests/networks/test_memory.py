@@ -1,0 +1,93 @@
+"""Maps that are computed again for the gradient: the same numbers, less memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.small import SECOND
+from vireid import recipes
+from vireid.data.batch import Batch
+from vireid.networks.attention import agw_non_local
+from vireid.networks.memory import economical
+from vireid.networks.resnet import Stages, Stem
+from vireid.training.configuration import with_fields
+from vireid.training.loop import seed_everything
+
+
+def kept_bytes(network: nn.Module, images: torch.Tensor) -> int:
+    """Bytes that the forward pass keeps for the gradient, parameters not counted."""
+    own = {p.untyped_storage().data_ptr() for p in (*network.parameters(), images)}
+    seen: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = network(images)["stage4"].sum()
+        total = sum(seen.values())
+    out.backward()
+    return total
+
+
+class Trunk(nn.Module):
+    def __init__(self, trunk: str, *, recompute: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.stages = Stem(trunk), Stages(trunk, inserted=agw_non_local(trunk, "code"))
+        self.stem.recompute = self.stages.recompute = recompute
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.stages(self.stem(images))
+
+
+@pytest.mark.parametrize(("trunk", "share"), [("tiny", 0.6), ("resnet18", 0.4), ("resnet50", 0.3)])
+def test_less_is_kept(trunk, share):
+    images = torch.randn(4, 3, 64, 32)
+    whole, economical = (kept_bytes(Trunk(trunk, recompute=recompute), images) for recompute in (False, True))
+    assert economical < share * whole
+
+
+@pytest.mark.parametrize("name", recipes.recipes())
+def test_terms_gradients_and_statistics_are_the_same(name):
+    """Of three steps of each recipe, bit for bit; so the running statistics are updated once a step."""
+    assert end_of_three_steps(name, recompute=True) == end_of_three_steps(name, recompute=False)
+
+
+def end_of_three_steps(name: str, *, recompute: bool) -> dict[str, list]:
+    own = [*SECOND, "visible_per_identity=4", "infrared_per_identity=4"]
+    seed_everything(0)
+    network = recipes.build(name, with_fields(recipes.recipe(name).PAPER, own), 3, pretrained=False)
+    parts = [module for module in network.modules() if isinstance(module, Stem | Stages)]
+    assert parts
+    for part in parts:
+        part.recompute = recompute
+    kind, generator = torch.tensor([0, 1]).repeat(12), torch.Generator().manual_seed(0)
+    optimiser = torch.optim.SGD(network.parameters(), 0.01)
+    for step in range(3):
+        images = torch.randn(24, 3, 64, 32, generator=generator)
+        batch = Batch(images, torch.arange(3).repeat_interleave(8), kind, camera=kind, seed=step)
+        torch.stack(list(network.objective(batch).values())).sum().backward()  # type: ignore[operator]
+        optimiser.step()
+        optimiser.zero_grad()
+    return {key: value.tolist() for key, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("without", ["when", "training", "gradient"])
+def test_a_part_is_called_once_if_nothing_is_to_be_computed_again(without):
+    part, calls = nn.BatchNorm1d(2), []
+
+    def count(x: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return part(x)
+
+    part.train(without != "training")
+    with torch.set_grad_enabled(without != "gradient"):
+        y = economical([part], count, torch.randn(4, 2, requires_grad=True), when=without != "when")
+    if y.requires_grad:
+        y.sum().backward()
+    assert len(calls) == 1
