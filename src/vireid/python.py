@@ -156,7 +156,8 @@ def reproduce(
         data: `LAYOUT:PATH`.
         progress: True shows what the command line shows; nothing is printed otherwise.
         options: the other fields of `vireid.experiments.reproduce.ReproduceOptions`: `runs`, `set`, `folds`
-            (RegDB's, such as `1-10`; default all), `seeds` (such as `0,1,2`), `workers`, `cache`.
+            (RegDB's, such as `1-10`; default all), `seeds` (such as `0,1,2`), `jobs` (how many at once), `workers`,
+            `cache`.
 
     Returns:
         One comparison for each row: the printed numbers are `row.published`, ours are `ours.metrics`.

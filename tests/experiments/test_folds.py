@@ -71,6 +71,27 @@ def test_a_second_call_does_only_what_is_missing(done, worlds, capsys):
     assert json.loads((done / "again.json").read_text()) == first and files(runs, "last.pt") == weights
 
 
+def test_two_folds_at_once_are_the_same_folds(done, worlds, tmp_path, capsys):
+    """Each in a process of its own, begun together; the reports are those of one after the other."""
+    assert main([*command(worlds, tmp_path / "runs", tmp_path / "out.json"), "--jobs", "2"]) == 0
+    lines = [line.split(" → ")[0] for line in capsys.readouterr().err.splitlines()]
+    begun = [lines.index(f"training {place} of 2: fold {place}") for place in (1, 2)]
+    assert begun[1] == begun[0] + 1 and lines[begun[1] + 1].startswith("1 done in")
+    ours, theirs = (json.loads((folder / "out.json").read_text()) for folder in (tmp_path, done))
+    assert ours["summary"] == theirs["summary"]
+    assert [one["reports"] for one in ours["trials"]] == [one["reports"] for one in theirs["trials"]]
+
+
+def test_a_fold_that_fails_does_not_stop_the_others(done, worlds, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    (runs / "fold-01").mkdir(parents=True)
+    (runs / "fold-01" / "notes.txt").write_text("something else")
+    assert main(command(worlds, runs, tmp_path / "out.json")) == 2
+    printed = capsys.readouterr()
+    assert "fold 1: " in printed.err and "fold-01" in printed.err and "fold 2: " not in printed.err
+    assert (runs / "fold-02" / "reports" / "regdb-v2i.json").exists()
+
+
 def test_a_report_on_other_data_is_measured_again(done, worlds):
     runs, kept = done / "runs", done / "runs" / "fold-01" / "reports" / "regdb-v2i.json"
     weights, whole = files(runs, "last.pt"), json.loads(kept.read_text())

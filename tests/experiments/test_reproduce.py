@@ -148,6 +148,17 @@ def test_seeds_are_trained_apart_and_have_an_interval(worlds, tmp_path, capsys):
     assert "95 % interval" in capsys.readouterr().out
 
 
+def test_two_seeds_at_once(worlds, tmp_path, capsys):
+    """The lines say that both begin before one is done, and the row has the mean of both."""
+    command = ["reproduce", "wrim_net", "table3/full", "--data", f"llcm:{worlds['llcm']}", "--runs", str(tmp_path)]
+    command += ["--seeds", "0,1", "--jobs", "2", "--workers", "0", "--set", *SECOND, "epochs=1", "contrast.top_k=2"]
+    assert main(command) == 0
+    lines = capsys.readouterr().err.splitlines()
+    begun = [next(i for i, line in enumerate(lines) if line.startswith(f"training {place} of 2")) for place in (1, 2)]
+    assert begun[1] == begun[0] + 1
+    assert len(list(tmp_path.glob("**/reports/llcm-i2v.json"))) == 2
+
+
 def test_when_one_training_fails_the_others_go_on_and_the_row_says_why(worlds, tmp_path, capsys):
     blocked = tmp_path / "runs"
     asked = ReproduceOptions("fusion_dml", f"regdb:{worlds['regdb']}", "table5", blocked, SMALL, "1-2", workers=0)

@@ -42,6 +42,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
     console.add_data(again)
     _add_runs(again, "where runs are kept, and looked for (default runs)")
     again.add_argument("--seeds", metavar="0,1,2", help="default: the seed of the configuration")
+    again.add_argument("--jobs", type=console.count, default=1, metavar="N", help="trainings at once (default 1)")
     again.add_argument("--folds", metavar="1-10", help="RegDB's folds, e.g. 1-10 (default) or 1,3,5-7")
     console.add_set(again, "change fields of every row's configuration; shown beside the result")
     console.add_loading(again)
@@ -97,7 +98,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
     from vireid.figures.sweep import of_rows, write_curves
     from vireid.training.progress import Terminal
 
-    names = ("recipe", "table", "data", "folds", "seeds", "workers", "cache")
+    names = ("recipe", "table", "data", "folds", "seeds", "jobs", "workers", "cache")
     asked = {name: getattr(options, name) for name in names}
     files = console.outputs(options, html=True)
     runs, changes = options.runs or RUNS, tuple(options.set)

@@ -97,6 +97,7 @@ def _add_folds(verbs: argparse._SubParsersAction) -> None:
     console.add_data(folds, "regdb:/data/RegDB")
     folds.add_argument("--runs", required=True, type=Path, metavar="DIR", help="one run directory per fold goes here")
     folds.add_argument("--folds", "--trials", dest="folds", metavar="1-10", help="which, e.g. 1-10 (all) or 1,3,5-7")
+    folds.add_argument("--jobs", type=console.count, default=1, metavar="N", help="folds at once (default 1)")
     console.add_set(folds, "change fields of the configuration, of every fold alike")
     console.add_loading(folds)
     console.add_json(folds, "write every fold and the summary as JSON")
@@ -158,6 +159,7 @@ def run_folds(options: argparse.Namespace) -> None:
             runs=options.runs,
             folds=options.folds,
             set=tuple(options.set),
+            jobs=options.jobs,
             workers=options.workers,
             cache=options.cache,
             command=console.command(),

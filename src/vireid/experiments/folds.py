@@ -12,8 +12,9 @@ import numpy as np
 from vireid import datasets, recipes
 from vireid.data.errors import BadInput
 from vireid.data.protocol import default_protocols
-from vireid.data.settings import Whole, options
+from vireid.data.settings import Count, Whole, options
 from vireid.evaluation.report import METRICS, Report
+from vireid.experiments.jobs import Job, Outcome, counted, finish
 from vireid.experiments.measurement import Measurement
 from vireid.experiments.trainings import Pictures, Training, numbers
 from vireid.training.configuration import as_assignments, to_json, with_fields
@@ -31,7 +32,8 @@ class FoldOptions:
         runs: folder of the run directories, `fold-01` and so on.
         folds: the folds to train, such as `1-10`, `3` or `1,3,5-7`; None for all.
         set: changes of every fold's configuration, as texts `field=value` or as a mapping.
-        workers: loading processes.
+        jobs: how many folds are trained at once, each in a process of its own.
+        workers: loading processes, of each training.
         cache: folder for resized pictures.
         command: the command that the runs record.
     """
@@ -41,6 +43,7 @@ class FoldOptions:
     runs: Path
     folds: str | None = None
     set: tuple[str, ...] | dict[str, Any] = ()
+    jobs: Count = 1
     workers: Whole = 2
     cache: Path | None = None
     command: str = ""
@@ -98,22 +101,22 @@ def run_folds(asked: FoldOptions, progress: Progress = Quiet()) -> Folds:  # noq
     changes = as_assignments(asked.set)
     asked_for = chosen(asked.folds, layout, datasets.folds(layout))
     how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
+    config, protocols = to_json(with_fields(row.config, asked.set)), tuple(default_protocols(layout))
+    jobs = []
+    for number in asked_for:
+        one = Training(recipe, row_name, changes, config, Pictures.of(asked.data, number), protocols)
+        jobs.append(Job(one, asked.runs / f"fold-{number:02d}", f"fold {number}", how))
+    waiting = [job for job in jobs if _measured(job.training, job.directory) is None]
+    progress.say(f"{asked.recipe}: {counted(len(jobs), 'fold')}, {len(jobs) - len(waiting)} there already")
+    outcome = Outcome({}, {})
+    finish(waiting, outcome, progress, at_once=asked.jobs)
+    if outcome.failed:
+        titles = {job.training.key: job.title for job in jobs}
+        raise BadInput("; ".join(f"{titles[key]}: {reason}" for key, reason in outcome.failed.items()))
     done = []
-    for place, number in enumerate(asked_for, start=1):
-        directory = asked.runs / f"fold-{number:02d}"
-        progress.say(f"fold {number} ({place} of {len(asked_for)}): {directory}")
-        one = Training(
-            recipe=recipe,
-            row=row_name,
-            set=changes,
-            config=to_json(with_fields(row.config, asked.set)),
-            pictures=Pictures.of(asked.data, number),
-            protocols=tuple(default_protocols(layout)),
-        )
-        measured = _measured(one, directory)
-        if measured is None:
-            _, measured = one.carry_out(directory, how, progress)
-        done.append(Fold(number, directory, tuple(found.report for found in measured)))
+    for number, job in zip(asked_for, jobs, strict=True):
+        measured = _measured(job.training, job.directory) or []
+        done.append(Fold(number, job.directory, tuple(found.report for found in measured)))
     return Folds(recipe, row_name, layout, changes, tuple(done), summarise([one.reports for one in done]))
 
 

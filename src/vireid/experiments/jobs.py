@@ -1,4 +1,7 @@
-"""Several trainings at once, each in a process of its own, which share the processor cores and the GPUs."""
+"""Many trainings, one after another or several at once.
+
+Those that are carried out at once are processes of their own, which share the processor cores and the GPUs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from vireid.data.errors import BadInput
-from vireid.experiments.trainings import Training
+from vireid.experiments.measurement import Measurement
+from vireid.experiments.trainings import Training, read_run, runs_below
 from vireid.training.progress import Progress, Quiet
+from vireid.training.run import Run
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -32,27 +38,118 @@ class Job:
         directory: the run directory.
         title: what it is called in messages.
         how: `workers`, `cache` and `command`.
+        breakdown: also measure single identities and cameras.
     """
 
     training: Training
     directory: Path
     title: str
     how: Mapping[str, Any]
+    breakdown: bool = False
 
     def carry_out(self, progress: Progress) -> str | None:
-        """Train and test, and measure single identities too.
+        """Train and test.
 
         Returns:
             None, or why it stopped. The traceback of a fault of ours is shown, and does not stop the other trainings.
         """
         try:
-            self.training.carry_out(self.directory, self.how, progress, breakdown=True)
+            self.training.carry_out(self.directory, self.how, progress, breakdown=self.breakdown)
         except BadInput as error:
             return str(error)
         except Exception as error:
             print(traceback.format_exc(), file=sys.stderr, flush=True)
             return f"{type(error).__name__}: {error}"
         return None
+
+
+@dataclass
+class Outcome:
+    """What became of each training, by its key: the run and its measurements, or why it stopped."""
+
+    done: dict[str, tuple[Run, list[Measurement]]]
+    failed: dict[str, str]
+
+
+def carry_out(
+    trainings: Sequence[Training],
+    titles: Mapping[str, str],
+    below: Path,
+    how: Mapping[str, Any],
+    progress: Progress,
+    *,
+    at_once: int = 1,
+    breakdown: bool = False,
+) -> Outcome:
+    """Carry out the trainings that are not there yet, and say what is planned, done and left.
+
+    If one fails, the others are still carried out.
+
+    Args:
+        trainings: what is carried out, in order.
+        titles: key of a training → what it is called in messages.
+        below: folder of the run directories. Runs that are there are used, whatever their directories are called.
+        how: `workers`, `cache` and `command`.
+        progress: where lines are shown, and bars if `at_once` is 1.
+        at_once: how many at the same time, each in a process of its own.
+        breakdown: also measure single identities and cameras.
+    """
+    runs = list(runs_below(below, progress.say))
+    outcome = Outcome({one.key: found for one in trainings if (found := one.done(runs))}, {})
+    jobs = [
+        Job(one, one.place(runs, below), titles[one.key], how, breakdown)
+        for one in trainings
+        if one.key not in outcome.done
+    ]
+    names = ", ".join(dict.fromkeys(one.recipe for one in trainings))
+    progress.say(f"{names}: {counted(len(trainings), 'training')}, {len(outcome.done)} there already")
+    finish(jobs, outcome, progress, at_once=at_once)
+    return outcome
+
+
+def finish(jobs: Sequence[Job], outcome: Outcome, progress: Progress, *, at_once: int) -> None:
+    """Carry out jobs, and add what became of them to the outcome."""
+    began = time.monotonic()
+    ended = in_processes(jobs, at_once, progress) if at_once > 1 else _in_turn(jobs, progress)
+    for place, (job, reason) in enumerate(ended, start=1):
+        run = read_run(job.directory)
+        found = job.training.done([run]) if run is not None and reason is None else None
+        if found is not None:
+            outcome.done[job.training.key] = found
+        else:
+            outcome.failed[job.training.key] = reason or f"{job.directory} lacks a measurement"
+            progress.say(f"failed: {job.title}: {outcome.failed[job.training.key]}")
+        if place < len(jobs):
+            progress.say(time_left(time.monotonic() - began, place, len(jobs) - place))
+
+
+def counted(count: int, word: str) -> str:
+    """A number with its word.
+
+    >>> counted(1, "row"), counted(3, "row")
+    ('1 row', '3 rows')
+    """
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def time_left(seconds: float, done: int, left: int) -> str:
+    """How long the rest will take if it takes as long as what is done.
+
+    >>> time_left(90.0, 1, 3)
+    '1 done in 1.5 min; 3 left, about 4.5 min'
+    """
+
+    def words(value: float) -> str:
+        return f"{value:.0f} s" if value < 60 else f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+    return f"{done} done in {words(seconds)}; {left} left, about {words(seconds / done * left)}"
+
+
+def _in_turn(jobs: Sequence[Job], progress: Progress) -> Iterator[tuple[Job, str | None]]:
+    """One after another in this process, with bars."""
+    for place, job in enumerate(jobs, start=1):
+        progress.say(f"training {place} of {len(jobs)}: {job.title} → {job.directory}")
+        yield job, job.carry_out(progress)
 
 
 def in_processes(jobs: Sequence[Job], at_once: int, progress: Progress) -> Iterator[tuple[Job, str | None]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +10,14 @@ from typing import Any
 from vireid import datasets, recipes
 from vireid.data.errors import BadInput, unknown
 from vireid.data.protocol import default_protocols
-from vireid.data.settings import Whole, options
+from vireid.data.settings import Count, Whole, options
 from vireid.experiments.folds import chosen
-from vireid.experiments.measurement import Measurement
+from vireid.experiments.jobs import Outcome, carry_out, counted
 from vireid.experiments.rows import Comparison, Found, combined, protocol_of
-from vireid.experiments.trainings import Pictures, Training, distinct, numbers, runs_below
+from vireid.experiments.trainings import Pictures, Training, distinct, numbers
 from vireid.recipes import Row
 from vireid.training.configuration import NotChosen, as_assignments, to_json, with_fields
 from vireid.training.progress import Progress, Quiet
-from vireid.training.run import Run
 
 NOT_APPLICABLE = " does not apply: "
 
@@ -37,7 +34,8 @@ class ReproduceOptions:
         set: changes of every row's configuration, as texts `field=value` or as a mapping.
         folds: RegDB's folds, such as `1-10`, `3` or `1,3,5-7`; None for all.
         seeds: seeds, such as `0,1,2` or `0-4`; None for the seed of the configuration.
-        workers: loading processes.
+        jobs: how many are trained at once, each in a process of its own.
+        workers: loading processes, of each training.
         cache: folder for resized pictures.
         command: the command that the runs record.
     """
@@ -49,6 +47,7 @@ class ReproduceOptions:
     set: tuple[str, ...] | dict[str, Any] = ()
     folds: str | None = None
     seeds: str | None = None
+    jobs: Count = 1
     workers: Whole = 2
     cache: Path | None = None
     command: str = ""
@@ -77,14 +76,6 @@ class Planned:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class Outcome:
-    """What became of each training, by its key: the run and its measurements, or why it stopped."""
-
-    done: dict[str, tuple[Run, list[Measurement]]]
-    failed: dict[str, str]
-
-
 def reproduce(asked: ReproduceOptions, progress: Progress = Quiet()) -> list[Comparison]:  # noqa: B008 has no state
     """Train and test each row of a table, and compare.
 
@@ -101,7 +92,10 @@ def reproduce(asked: ReproduceOptions, progress: Progress = Quiet()) -> list[Com
     """
     rows = plan(asked)
     say_plan(rows, progress)
-    outcome = carry_out(distinct([one for row in rows for one in row.trainings]), asked, progress)
+    trainings = distinct([one for row in rows for one in row.trainings])
+    titles = {one.key: _title(one) for one in trainings}
+    how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
+    outcome = carry_out(trainings, titles, asked.runs, how, progress, at_once=asked.jobs)
     return [compared(row, outcome, asked.recipe) for row in rows]
 
 
@@ -207,59 +201,9 @@ def say_plan(rows: Sequence[Planned], progress: Progress) -> None:
             progress.say(f"{row.name}: {note}")
 
 
-def carry_out(trainings: Sequence[Training], asked: ReproduceOptions, progress: Progress) -> Outcome:
-    """Carry out the trainings that are not there yet, and say what is planned, done and left.
-
-    If one fails, the others are still carried out. A traceback is shown if the mistake is not the user's.
-    """
-    runs = list(runs_below(asked.runs, progress.say))
-    outcome = Outcome({one.key: found for one in trainings if (found := one.done(runs))}, {})
-    waiting = [one for one in trainings if one.key not in outcome.done]
-    progress.say(f"{asked.recipe}: {counted(len(trainings), 'training')}, {len(outcome.done)} there already")
-    how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
-    began = time.monotonic()
-    for place, one in enumerate(waiting, start=1):
-        directory = one.place(runs, asked.runs)
-        progress.say(f"training {place} of {len(waiting)}: {_title(one)} → {directory}")
-        try:
-            outcome.done[one.key] = one.carry_out(directory, how, progress)
-        except BadInput as error:
-            outcome.failed[one.key] = str(error)
-        except Exception as error:  # a fault of ours must not stop the other trainings
-            outcome.failed[one.key] = f"{type(error).__name__}: {error}"
-            progress.say(traceback.format_exc())
-        if one.key in outcome.failed:
-            progress.say(f"failed: {_title(one)}: {outcome.failed[one.key]}")
-        if place < len(waiting):
-            progress.say(time_left(time.monotonic() - began, place, len(waiting) - place))
-    return outcome
-
-
 def _title(one: Training) -> str:
     fold = f", fold {one.pictures.fold}" if datasets.folds(one.pictures.layout) > 1 else ""
     return f"{one.spec}{fold}, seed {one.config['seed']}"
-
-
-def counted(count: int, word: str) -> str:
-    """A number with its word.
-
-    >>> counted(1, "row"), counted(3, "row")
-    ('1 row', '3 rows')
-    """
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def time_left(seconds: float, done: int, left: int) -> str:
-    """How long the rest will take if it takes as long as what is done.
-
-    >>> time_left(90.0, 1, 3)
-    '1 done in 1.5 min; 3 left, about 4.5 min'
-    """
-
-    def words(value: float) -> str:
-        return f"{value:.0f} s" if value < 60 else f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.1f} h"
-
-    return f"{done} done in {words(seconds)}; {left} left, about {words(seconds / done * left)}"
 
 
 def compared(row: Planned, outcome: Outcome, recipe: str) -> Comparison:

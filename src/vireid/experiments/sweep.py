@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from vireid.data.stored import as_json
 from vireid.evaluation.report import expanded
 from vireid.experiments.folds import chosen
 from vireid.experiments.grouping import Difference, Group, fields_of, from_first
-from vireid.experiments.jobs import Job, in_processes
+from vireid.experiments.jobs import carry_out
 from vireid.experiments.measurement import Measurement
-from vireid.experiments.reproduce import NOT_APPLICABLE, applicable, counted, time_left
+from vireid.experiments.reproduce import NOT_APPLICABLE, applicable
 from vireid.experiments.rows import protocol_of
-from vireid.experiments.trainings import Pictures, Training, distinct, numbers, read_run, runs_below
+from vireid.experiments.trainings import Pictures, Training, distinct, numbers
 from vireid.recipes import Row
 from vireid.training.configuration import as_assignments, digest, full_path, to_json, with_fields
 from vireid.training.progress import Progress, Quiet
@@ -302,8 +301,10 @@ def sweep(asked: SweepOptions, progress: Progress = Quiet()) -> Sweep:  # noqa: 
     titles = {
         one.key: _title(combination, one) for combination in planned.combinations for one in combination.trainings
     }
-    done, failed = carry_out(trainings, titles, asked, progress)
-    groups = {protocol: _groups(planned, protocol, done) for protocol in planned.protocols}
+    how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
+    outcome = carry_out(trainings, titles, asked.runs, how, progress, at_once=asked.jobs, breakdown=True)
+    groups = {protocol: _groups(planned, protocol, outcome.done) for protocol in planned.protocols}
+    failed = {titles[key]: reason for key, reason in outcome.failed.items()}
     return Sweep(asked.recipe, planned, groups, failed, planned.notes)
 
 
@@ -332,40 +333,3 @@ def _json_values(combination: Combination) -> dict[str, Any]:
 def _title(combination: Combination, one: Training) -> str:
     fold = f", fold {one.pictures.fold}" if datasets.folds(one.pictures.layout) > 1 else ""
     return f"{combination.label}{fold}, seed {one.config['seed']}"
-
-
-def carry_out(
-    trainings: Sequence[Training], titles: Mapping[str, str], asked: SweepOptions, progress: Progress
-) -> tuple[dict[str, Done], dict[str, str]]:
-    """Carry out the trainings that are not there yet, and say what is planned, done and left.
-
-    Returns:
-        Key of a training → its run and measurements; and title of a training → why it stopped.
-    """
-    runs = list(runs_below(asked.runs, progress.say))
-    done = {one.key: found for one in trainings if (found := one.done(runs))}
-    failed: dict[str, str] = {}
-    waiting = [one for one in trainings if one.key not in done]
-    progress.say(f"{asked.recipe}: {counted(len(trainings), 'training')}, {len(done)} there already")
-    how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
-    jobs = [Job(one, one.place(runs, asked.runs), titles[one.key], how) for one in waiting]
-    began = time.monotonic()
-    ended = in_processes(jobs, asked.jobs, progress) if asked.jobs > 1 else _in_turn(jobs, progress)
-    for place, (job, reason) in enumerate(ended, start=1):
-        run = read_run(job.directory)
-        found = job.training.done([run]) if run is not None and reason is None else None
-        if found is not None:
-            done[job.training.key] = found
-        else:
-            failed[job.title] = reason or f"{job.directory} lacks a measurement"
-            progress.say(f"failed: {job.title}: {failed[job.title]}")
-        if place < len(jobs):
-            progress.say(time_left(time.monotonic() - began, place, len(jobs) - place))
-    return done, failed
-
-
-def _in_turn(jobs: Sequence[Job], progress: Progress) -> Iterator[tuple[Job, str | None]]:
-    """One after another in this process, with bars."""
-    for place, job in enumerate(jobs, start=1):
-        progress.say(f"training {place} of {len(jobs)}: {job.title} → {job.directory}")
-        yield job, job.carry_out(progress)
