@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.processes import program, said, start, wait
+from tests.processes import free_port, program, said, start, wait
 from tests.small import SECOND
 from tests.training.facts import some_facts
 from vireid.recipes import recipes
@@ -128,6 +130,52 @@ def test_processes_killed_three_times_end_with_the_same_bits(worlds, tmp_path, r
     straight = arguments(recipe, worlds["sysu-mm01"], tmp_path / "straight", workers=0)
     assert wait(start(world, tmp_path / "said", program, straight)) == [0] * world
     same(tmp_path / "killed", tmp_path / "straight")
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_torchrun_starts_a_run_again_whose_process_was_killed(worlds, tmp_path):
+    """`--max-restarts` with `--resume`: one process is killed, and the launcher starts both again by itself.
+
+    Without the variable, torch's processes of the second attempt read addresses of the first one, and wait for ever
+    (pytorch issue 135712).
+    """
+    given = arguments("agw", worlds["sysu-mm01"], tmp_path / "killed", workers=0)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    there = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}", "-m", "--", "vireid.cli.main"]
+    environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    log = tmp_path / "said.txt"
+    with log.open("w") as stream:
+        run = subprocess.Popen([*launcher, *there, *given], stdout=stream, stderr=stream, env=environment)
+        try:
+            deadline = time.monotonic() + 120
+            while not (workers := children(run.pid)) or not (tmp_path / "killed" / "last.pt").exists():
+                assert run.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            os.kill(workers[-1], signal.SIGKILL)
+            assert run.wait(timeout=120) == 0, log.read_text()
+        finally:
+            for worker in children(run.pid):
+                os.kill(worker, signal.SIGKILL)
+            run.kill()
+            run.wait()
+    assert "failed (exitcode: " in log.read_text()  # of the process that was killed, or of the one that lost it
+    straight = arguments("agw", worlds["sysu-mm01"], tmp_path / "straight", workers=0)
+    assert wait(start(2, tmp_path / "said", program, straight)) == [0, 0]
+    same(tmp_path / "killed", tmp_path / "straight")
+
+
+def children(process: int) -> list[int]:
+    """The processes of vireid that a launcher has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process and b"vireid.cli.main" in folder.joinpath("cmdline").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, IndexError):
+            continue
+    return sorted(found)
 
 
 def test_a_run_that_was_killed_while_it_began_begins_again(tmp_path):
