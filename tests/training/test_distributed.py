@@ -402,14 +402,19 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 @pytest.mark.slow
 @pytest.mark.process
 def test_torchrun_trains_one_run_and_another_number_of_processes_may_not_resume_it(worlds, tmp_path, capsys):
-    given = arguments(worlds["sysu-mm01"], tmp_path / "run")
+    given = arguments(worlds["sysu-mm01"], tmp_path / "run", "--validate-every", "1", "--validate-on", "test")
     launcher = [*TORCHRUN, "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "--", "vireid.cli.main"]
     done = subprocess.run([*launcher, *given], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained agw") == 1 and done.stderr.count("epoch   2/2") == 1
+    test = ["test", str(tmp_path / "run"), "--data", given[3], "--workers", "0"]
+    tested = subprocess.run([*launcher, *test], capture_output=True, text=True, timeout=240)
+    assert tested.returncode == 0 and tested.stdout.count("sysu-mm01/all/single ") == 1, tested.stderr
+    assert "2 processes were started; this verb uses one of them" in tested.stderr
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["processes"] == 2 and facts["normalisation"] == "over the samples of all processes"
-    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["validation"]["on"] for line in lines] == ["test", "test"] and (tmp_path / "run" / "best.pt").exists()
     before = (tmp_path / "run" / "last.pt").read_bytes()
     assert main([*given[:6], "--resume", "--extend", "epochs=3", *given[6:]]) == 2
     assert "was written by 2 process(es), this run has 1" in capsys.readouterr().err

@@ -27,6 +27,8 @@ from vireid.data import output
 from vireid.data.errors import BadInput, unknown
 
 GROUPS = (demo, data, train, sweep, settings, evaluate, embed, export, gallery, bench, figures, tables)
+# What torchrun and accelerate tell a process of the others, as far as torch and accelerate read it.
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 # How `vireid --help` groups the verbs.
 SECTIONS = {
     "start": ("demo", "data"),
@@ -148,6 +150,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return output.finish(code)
 
 
+def _is_extra(options: argparse.Namespace) -> bool:
+    """Whether a launcher started this process for a verb that uses one process, and it is not the first of them.
+
+    The first one goes on as if it had been started alone.
+    """
+    processes, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
+    if getattr(options, "all_processes", False) or processes == "1":
+        return False
+    for name in LAUNCHER:
+        os.environ.pop(name, None)
+    if rank == "0":
+        print(f"vireid: {processes} processes were started; this verb uses one of them", file=sys.stderr)
+    return rank != "0"
+
+
 def _run(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Run one command and return its exit code; what it printed may still be in Python's buffer."""
     try:
@@ -159,7 +176,7 @@ def _run(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
             print(f"vireid {version('vireid')}")
         elif options.verb is None:
             top.print_help()
-        else:
+        elif not _is_extra(options):
             options.verb_function(options)
     except BadInput as mistake:
         return output.complain(str(mistake), 2)

@@ -56,7 +56,7 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     )
     console.add_json(train, "with --dry-run: write all of it as JSON")
     _add_course(train)
-    train.set_defaults(verb_function=run_train)
+    train.set_defaults(verb_function=run_train, all_processes=True)
 
 
 def _add_course(train: argparse.ArgumentParser) -> None:

@@ -61,7 +61,7 @@ def _register_build(nouns: argparse._SubParsersAction) -> None:
     verb.add_argument("--batch", type=console.count, default=64, metavar="N", help="pictures at once (default 64)")
     verb.add_argument("--workers", type=console.count, default=2, metavar="N", help="loading processes (default 2)")
     console.add_json(verb, "write what was done as JSON")
-    verb.set_defaults(verb_function=run_build)
+    verb.set_defaults(verb_function=run_build, all_processes=True)
 
 
 def run_build(options: argparse.Namespace) -> None:
