@@ -162,7 +162,7 @@ class _Terms:
     def __init__(self, names: Iterable[str], values: torch.Tensor, epoch: int, step: int) -> None:
         self.names, self.epoch, self.step = tuple(names), epoch, step
         self._arrived = torch.cuda.Event() if values.is_cuda else None
-        self._values = values.to("cpu", non_blocking=True)
+        self._values = values.to("cpu", non_blocking=values.is_cuda)
         if self._arrived is not None:
             self._arrived.record()
 
