@@ -1,4 +1,4 @@
-"""What a training step keeps for its gradient, at the batch and size of each paper, with and without `recompute`.
+"""What a training step keeps for its gradient, at the batch and size of each paper, with and without `--recompute`.
 
     python benchmarks/memory.py
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from vireid import recipes
 from vireid.data.batch import Batch
-from vireid.networks.resnet import Stages, Stem
+from vireid.networks.resnet import recompute
 from vireid.training.configuration import with_fields
 from vireid.training.loop import seed_everything
 
@@ -45,7 +45,7 @@ def main() -> None:
     """Print the table."""
     kind = torch.tensor([0, 1]).repeat(PEOPLE * PICTURES)
     identity = torch.arange(PEOPLE).repeat_interleave(2 * PICTURES)
-    print("| recipe | pictures in a step | size | weights, gradients, optimiser | kept maps | with recompute=true |")
+    print("| recipe | pictures in a step | size | weights, gradients, optimiser | kept maps | with `--recompute` |")
     print("|---|---|---|---|---|---|")
     for name in recipes.recipes():
         paper = recipes.recipe(name).PAPER
@@ -60,11 +60,10 @@ def main() -> None:
         size = paper.training.size
         images = torch.randn(len(kind), 3, size.height, size.width).contiguous(memory_format=torch.channels_last)
         kept = {}
-        for recompute in (False, True):
-            for module in network.modules():
-                if isinstance(module, Stem | Stages):
-                    module.recompute = recompute
-            kept[recompute] = kept_bytes(network, Batch(images, identity, kind, camera=kind)) / len(kind)
+        for economical in (False, True):
+            if economical:
+                recompute(network)
+            kept[economical] = kept_bytes(network, Batch(images, identity, kind, camera=kind)) / len(kind)
         weights = sum(parameter.nbytes for parameter in network.parameters())
         states = 2 if type(paper.training.optimiser).__name__ == "Adam" else 1
         pictures = paper.training.pictures_per_step

@@ -38,9 +38,9 @@ def train(
         progress: True shows what the command line shows; nothing is printed otherwise.
         options: the other fields of `vireid.experiments.train.TrainOptions`: `set` (a mapping from field to value,
             such as `{"trunk": "tiny", "size": "96x48", "epochs": 2}`), `config`, `resume`, `extend`, `fold`, `workers`,
-            `cache`, `checkpoint_steps`, `skip_unreadable`, `validate_every`, `validate_on`, `allow_overlap`, `tracker`,
-            `tracker_figures`. With `tracker` and `validate_every`, the tracker gets figures too, if matplotlib is
-            installed.
+            `cache`, `checkpoint_steps`, `recompute`, `skip_unreadable`, `validate_every`, `validate_on`,
+            `allow_overlap`, `tracker`, `tracker_figures`. With `tracker` and `validate_every`, the tracker gets figures
+            too, if matplotlib is installed.
 
     Returns:
         The run; `run.path` is its directory, `run.epochs()` its log.

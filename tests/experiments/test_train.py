@@ -15,6 +15,7 @@ from vireid.data.errors import BadInput
 from vireid.experiments.train import Pictures, TrainOptions, plan, train
 from vireid.experiments.trainings import Pictures as TrainedOn
 from vireid.experiments.trainings import Training
+from vireid.networks import memory
 from vireid.training import checkpoint
 from vireid.training.loop import accelerator_for
 from vireid.training.progress import Quiet
@@ -260,3 +261,15 @@ def test_the_help_of_train_lists_the_fields_of_a_recipe(capsys):
         main(["train", "--help"])
     assert "--set and --config:" not in capsys.readouterr().out
     assert main(["train", "--help", "pecca"]) == 2 and "did you mean 'peca'" in capsys.readouterr().err
+
+
+def test_recompute_changes_no_number_and_no_record(runs, worlds, tmp_path, monkeypatch):
+    """The run with `--recompute` is the run without, bit for bit, and its `run.json` does not know."""
+    calls, checkpointed = [], memory.checkpoint
+    monkeypatch.setattr(memory, "checkpoint", lambda *given, **how: calls.append(1) or checkpointed(*given, **how))
+    command = ["train", "agw", "--data", f"llcm:{worlds['llcm']}", "--run", str(tmp_path / "run"), "--workers", "0"]
+    assert main([*command, "--recompute", "--set", *SECOND]) == 0
+    assert calls
+    one, other = (checkpoint.load(path / "last.pt")["model"] for path in (tmp_path / "run", runs["llcm"]))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert open_run(tmp_path / "run").facts.config == open_run(runs["llcm"]).facts.config

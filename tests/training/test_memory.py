@@ -52,7 +52,7 @@ def test_a_gpu_without_memory_left_is_told_in_one_sentence_with_what_to_change(t
     asked = TrainOptions("agw", f"regdb:{world}", tmp_path / "run", set=small, workers=0)
     with monkeypatch.context() as patched:
         patched.setattr(AGW, "objective", full)
-        with pytest.raises(BadInput, match=r"GPU is full; .*recompute=true.*precision=bf16.*identities_per_batch"):
+        with pytest.raises(BadInput, match=r"GPU is full; .*--recompute.*precision=bf16.*identities_per_batch"):
             train(asked)
     train(asked)  # the directory is free, because nothing was saved
     monkeypatch.setattr(AGW, "embed", full)

@@ -118,6 +118,7 @@ def dry_run(asked: TrainOptions, progress: Progress = Quiet()) -> Estimate:  # n
     Raises:
         BadInput: what `train` would refuse before the first step or in it, or there are several processes.
     """
+    from vireid.networks.resnet import recompute
     from vireid.training.journal import check_tracker
     from vireid.training.loop import Rehearsal, accelerator_for
 
@@ -129,6 +130,8 @@ def dry_run(asked: TrainOptions, progress: Progress = Quiet()) -> Estimate:  # n
     run, goes_on = Run(asked.run, planned.facts), check_directory(asked, planned.facts)
     training = planned.config.training
     network, accelerator = _network(planned), accelerator_for(training.precision)
+    if asked.recompute:
+        recompute(network)
     pictures = Pictures(planned, asked, None)
     loader = pictures.loader(accelerator, progress)
     counted = [(one.numel(), one.requires_grad) for one in network.parameters()]

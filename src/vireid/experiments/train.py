@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from vireid.data.cache import PictureCache
     from vireid.data.loading import TrainingLoader
 
+LESS_MEMORY = "--recompute (the same numbers), --set precision=bf16, size, identities_per_batch, visible_per_identity"
+"""What a GPU needs less memory with."""
+
 
 @options
 class TrainOptions:
@@ -50,6 +53,8 @@ class TrainOptions:
         workers: loading processes.
         cache: folder for resized pictures.
         checkpoint_steps: number of steps between two checkpoints within an epoch; None for none.
+        recompute: keep only the maps between residual blocks, and compute the others again for the gradient: the same
+            numbers with less memory, and a step takes about a third longer.
         skip_unreadable: replace a picture that cannot be read by another one of its identity and modality.
         validate_every: number of epochs between two validations; the best epoch is kept as `best.pt`. None for none.
         validate_on: `val` (the default) or `test`.
@@ -70,6 +75,7 @@ class TrainOptions:
     workers: Whole = 2
     cache: Path | None = None
     checkpoint_steps: Count | None = None
+    recompute: bool = False
     skip_unreadable: bool = False
     validate_every: int | None = None
     validate_on: Literal["val", "test"] | None = None
@@ -97,16 +103,27 @@ class Plan:
     validation: validate.Validation | None
     facts: RunFacts
 
-    def network(self, progress: Progress = Quiet(), *, resumed: bool = False) -> nn.Module:  # noqa: B008 has no state
+    def network(
+        self,
+        progress: Progress = Quiet(),  # noqa: B008 has no state
+        *,
+        resumed: bool = False,
+        economical: bool = False,
+    ) -> nn.Module:
         """The network before its first step, the same on every process. Its start depends on the configuration only.
 
         With `resumed`, a checkpoint will give it all of its values, and the weights it started from are not needed.
+        `economical` is the option `recompute`.
         """
+        from vireid.networks.resnet import recompute
         from vireid.training.loop import seed_everything
 
         _, identities = self.records.labels()
         seed_everything(self.config.training.seed)
-        return recipes.build(self.recipe, self.config, len(identities), pretrained=not resumed, say=progress.say)
+        network = recipes.build(self.recipe, self.config, len(identities), pretrained=not resumed, say=progress.say)
+        if economical:
+            recompute(network)
+        return network
 
 
 def train(asked: TrainOptions, progress: Progress = Quiet(), draw: validate.Draw | None = None) -> Run:  # noqa: B008 has no state
@@ -140,7 +157,8 @@ def train(asked: TrainOptions, progress: Progress = Quiet(), draw: validate.Draw
         finished, resumed = distributed.broadcast_object((finished, resumed))
         if finished:
             return Run(asked.run, old or planned.facts, was_finished=True)
-        network = distributed.local_main_process_first(lambda: planned.network(progress, resumed=resumed))
+        how = {"resumed": resumed, "economical": asked.recompute}
+        network = distributed.local_main_process_first(lambda: planned.network(progress, **how))
         with distributed.raise_together():
             training = planned.config.training
             accelerator = accelerator_for(training.precision, tracker=asked.tracker, folder=asked.run)
@@ -153,8 +171,7 @@ def train(asked: TrainOptions, progress: Progress = Quiet(), draw: validate.Draw
                 plugins.keep(run.path)
         show = partial(_show, accelerator, draw, progress) if draw and asked.tracker and asked.tracker_figures else None
         choose = _after_epoch(asked, planned, network, run, progress, show)
-        less = "recompute=true (the same numbers), precision=bf16, size, identities_per_batch, visible_per_identity"
-        with advice_on_full_memory(f"--set {less}"):
+        with advice_on_full_memory(LESS_MEMORY):
             fit(
                 network,
                 training,

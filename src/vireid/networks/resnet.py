@@ -210,6 +210,13 @@ def _block(block: nn.Module, within: nn.Module | None, behind: nn.Module | None,
     return x if behind is None else behind(x)
 
 
+def recompute(network: nn.Module) -> None:
+    """Let every stem and every stage of a network compute its inner maps again for the gradient, see `economical`."""
+    for module in network.modules():
+        if isinstance(module, Stem | Stages):
+            module.recompute = True
+
+
 def last_blocks(blocks: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
     """The last blocks of each stage, as keys for `Stages(inserted=…)` and `Stages(within=…)`.
 

@@ -25,7 +25,6 @@ from torch import nn
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.sampling import seed_of
-from vireid.networks.resnet import Stages, Stem
 from vireid.training import checkpoint, distributed
 from vireid.training.journal import Journal, check_tracker
 from vireid.training.memory import keep_freed_memory
@@ -369,9 +368,6 @@ def _prepared(
     if device_type == "cpu":
         keep_freed_memory()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in model.modules():
-        if isinstance(module, Stem | Stages):
-            module.recompute = training.recompute
     if accelerator.num_processes > 1:
         distributed.synchronise_normalisation(model, device_type)
     if rank > 0:  # with equal seeds every process would drop the same units

@@ -65,11 +65,6 @@ class Training:
     precision: Literal["off", "bf16", "fp16"] = "off"
     """ours: `off` is float32; `bf16` and `fp16` are mixed precision, for speed; `fp16` needs a GPU."""
 
-    recompute: bool = False
-    """ours: true keeps only the maps between residual blocks, and computes those within a block again for the gradient.
-    A large batch then fits a small GPU, with the same numbers, and a step takes about a third longer
-    (docs/training.md)."""
-
     gradient_clip: Positive | None = None
     """ours: the largest norm of the gradient; null for no limit."""
 
