@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.outside import forgotten
 from vireid.data.batch import Batch
 from vireid.plugins import plugin
 from vireid.recipes import find_row
@@ -25,10 +26,11 @@ FILES = sorted((ROOT / "docs" / "results" / "study").glob("*/*.json"))
 @pytest.fixture(scope="module")
 def made():
     sys.path.insert(0, str(ROOT / "studies"))
-    try:
-        yield importlib.import_module("results")
-    finally:
-        sys.path.remove(str(ROOT / "studies"))
+    with forgotten():  # what the study has as a plug-in
+        try:
+            yield importlib.import_module("results")
+        finally:
+            sys.path.remove(str(ROOT / "studies"))
 
 
 def test_the_pages_show_what_the_files_hold():

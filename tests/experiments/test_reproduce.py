@@ -148,6 +148,7 @@ def test_seeds_are_trained_apart_and_have_an_interval(worlds, tmp_path, capsys):
     assert "95 % interval" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_seeds_at_once(worlds, tmp_path, capsys):
     """The lines say that both begin before one is done, and the row has the mean of both."""
     command = ["reproduce", "wrim_net", "table3/full", "--data", f"llcm:{worlds['llcm']}", "--runs", str(tmp_path)]
