@@ -19,7 +19,7 @@ from vireid.experiments.measurement import Measurement
 from vireid.experiments.trainings import Pictures, Training, numbers
 from vireid.training.configuration import as_assignments, to_json, with_fields
 from vireid.training.progress import Progress, Quiet
-from vireid.training.run import open_run
+from vireid.training.run import Run, open_run
 
 
 @options
@@ -106,22 +106,23 @@ def run_folds(asked: FoldOptions, progress: Progress = Quiet()) -> Folds:  # noq
     for number in asked_for:
         one = Training(recipe, row_name, changes, config, Pictures.of(asked.data, number), protocols)
         jobs.append(Job(one, asked.runs / f"fold-{number:02d}", f"fold {number}", how))
-    waiting = [job for job in jobs if _measured(job.training, job.directory) is None]
-    progress.say(f"{asked.recipe}: {counted(len(jobs), 'fold')}, {len(jobs) - len(waiting)} there already")
-    outcome = Outcome({}, {})
+    there = {job.training.key: _there(job.training, job.directory) for job in jobs}
+    outcome = Outcome({key: found for key, found in there.items() if found is not None}, {})
+    waiting = [job for job in jobs if job.training.key not in outcome.done]
+    progress.say(f"{asked.recipe}: {counted(len(jobs), 'fold')}, {len(outcome.done)} there already")
     finish(waiting, outcome, progress, at_once=asked.jobs)
     if outcome.failed:
         titles = {job.training.key: job.title for job in jobs}
         raise BadInput("; ".join(f"{titles[key]}: {reason}" for key, reason in outcome.failed.items()))
     done = []
     for number, job in zip(asked_for, jobs, strict=True):
-        measured = _measured(job.training, job.directory) or []
+        _, measured = outcome.done[job.training.key]
         done.append(Fold(number, job.directory, tuple(found.report for found in measured)))
     return Folds(recipe, row_name, layout, changes, tuple(done), summarise([one.reports for one in done]))
 
 
-def _measured(one: Training, directory: Path) -> list[Measurement] | None:
-    """The measurements in a fold's directory; None if something is missing.
+def _there(one: Training, directory: Path) -> tuple[Run, list[Measurement]] | None:
+    """The run in a fold's directory and its measurements; None if something is missing.
 
     Raises:
         BadInput: the directory holds a run of another recipe, configuration or fold, or of other pictures.
@@ -131,7 +132,8 @@ def _measured(one: Training, directory: Path) -> list[Measurement] | None:
     run = open_run(directory)
     if not one.fits(run):
         raise BadInput(f"{directory} holds a run of another recipe, configuration, fold or data; choose another --runs")
-    return one.measured(run)
+    measured = one.measured(run)
+    return None if measured is None else (run, measured)
 
 
 def chosen(text: str | None, layout: str, count: int) -> list[int]:

@@ -72,6 +72,7 @@ class Outcome:
 
 
 def carry_out(
+    recipe: str,
     trainings: Sequence[Training],
     titles: Mapping[str, str],
     below: Path,
@@ -86,6 +87,7 @@ def carry_out(
     If one fails, the others are still carried out.
 
     Args:
+        recipe: its name, for the message.
         trainings: what is carried out, in order.
         titles: key of a training → what it is called in messages.
         below: folder of the run directories. Runs that are there are used, whatever their directories are called.
@@ -101,8 +103,7 @@ def carry_out(
         for one in trainings
         if one.key not in outcome.done
     ]
-    names = ", ".join(dict.fromkeys(one.recipe for one in trainings))
-    progress.say(f"{names}: {counted(len(trainings), 'training')}, {len(outcome.done)} there already")
+    progress.say(f"{recipe}: {counted(len(trainings), 'training')}, {len(outcome.done)} there already")
     finish(jobs, outcome, progress, at_once=at_once)
     return outcome
 

@@ -93,9 +93,9 @@ def reproduce(asked: ReproduceOptions, progress: Progress = Quiet()) -> list[Com
     rows = plan(asked)
     say_plan(rows, progress)
     trainings = distinct([one for row in rows for one in row.trainings])
-    titles = {one.key: _title(one) for one in trainings}
+    titles = {one.key: one.title(one.spec) for one in trainings}
     how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
-    outcome = carry_out(trainings, titles, asked.runs, how, progress, at_once=asked.jobs)
+    outcome = carry_out(asked.recipe, trainings, titles, asked.runs, how, progress, at_once=asked.jobs)
     return [compared(row, outcome, asked.recipe) for row in rows]
 
 
@@ -199,11 +199,6 @@ def say_plan(rows: Sequence[Planned], progress: Progress) -> None:
     for row in rows:
         for note in row.notes:
             progress.say(f"{row.name}: {note}")
-
-
-def _title(one: Training) -> str:
-    fold = f", fold {one.pictures.fold}" if datasets.folds(one.pictures.layout) > 1 else ""
-    return f"{one.spec}{fold}, seed {one.config['seed']}"
 
 
 def compared(row: Planned, outcome: Outcome, recipe: str) -> Comparison:

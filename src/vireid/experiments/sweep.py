@@ -299,10 +299,10 @@ def sweep(asked: SweepOptions, progress: Progress = Quiet()) -> Sweep:  # noqa: 
     planned = plan(asked)
     trainings = distinct([one for combination in planned.combinations for one in combination.trainings])
     titles = {
-        one.key: _title(combination, one) for combination in planned.combinations for one in combination.trainings
+        one.key: one.title(combination.label) for combination in planned.combinations for one in combination.trainings
     }
     how = {"workers": asked.workers, "cache": asked.cache, "command": asked.command}
-    outcome = carry_out(trainings, titles, asked.runs, how, progress, at_once=asked.jobs, breakdown=True)
+    outcome = carry_out(asked.recipe, trainings, titles, asked.runs, how, progress, at_once=asked.jobs, breakdown=True)
     groups = {protocol: _groups(planned, protocol, outcome.done) for protocol in planned.protocols}
     failed = {titles[key]: reason for key, reason in outcome.failed.items()}
     return Sweep(asked.recipe, planned, groups, failed, planned.notes)
@@ -328,8 +328,3 @@ def _json_values(combination: Combination) -> dict[str, Any]:
         for name, value in combination.values.items()
         if value is not None
     }
-
-
-def _title(combination: Combination, one: Training) -> str:
-    fold = f", fold {one.pictures.fold}" if datasets.folds(one.pictures.layout) > 1 else ""
-    return f"{combination.label}{fold}, seed {one.config['seed']}"

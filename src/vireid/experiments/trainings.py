@@ -111,6 +111,11 @@ class Training:
         """`RECIPE` or `RECIPE:ROW`."""
         return f"{self.recipe}:{self.row}" if self.row else self.recipe
 
+    def title(self, name: str) -> str:
+        """What it is called in messages: `NAME, fold 1, seed 0`, without the fold for a layout that has one."""
+        fold = f", fold {self.pictures.fold}" if datasets.folds(self.pictures.layout) > 1 else ""
+        return f"{name}{fold}, seed {self.config['seed']}"
+
     def fits(self, run: Run) -> bool:
         """Whether a run is this training: the same recipe, configuration and training pictures.
 
