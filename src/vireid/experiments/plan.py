@@ -19,8 +19,6 @@ from vireid.training.progress import Progress, Quiet
 from vireid.training.run import DataFacts, Run, RunFacts, ValidationFacts
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from vireid.data.batch import Batch
     from vireid.training.loop import Rehearsal
 
@@ -118,7 +116,6 @@ def dry_run(asked: TrainOptions, progress: Progress = Quiet()) -> Estimate:  # n
     Raises:
         BadInput: what `train` would refuse before the first step or in it, or there are several processes.
     """
-    from vireid.networks.resnet import recompute
     from vireid.training.journal import check_tracker
     from vireid.training.loop import Rehearsal, accelerator_for
 
@@ -129,9 +126,9 @@ def dry_run(asked: TrainOptions, progress: Progress = Quiet()) -> Estimate:  # n
         check_tracker(asked.tracker)
     run, goes_on = Run(asked.run, planned.facts), check_directory(asked, planned.facts)
     training = planned.config.training
-    network, accelerator = _network(planned), accelerator_for(training.precision)
-    if asked.recompute:
-        recompute(network)
+    # With random weights instead of ImageNet's, which would have to be downloaded.
+    network = planned.network(pretrained=training.weights != "imagenet", economical=asked.recompute)
+    accelerator = accelerator_for(training.precision)
     pictures = Pictures(planned, asked, None)
     loader = pictures.loader(accelerator, progress)
     counted = [(one.numel(), one.requires_grad) for one in network.parameters()]
@@ -166,16 +163,6 @@ def dry_run(asked: TrainOptions, progress: Progress = Quiet()) -> Estimate:  # n
 
 def _row(facts: RunFacts) -> Any:
     return recipes.find_row(facts.name)[2].config
-
-
-def _network(planned: Plan) -> nn.Module:
-    """The network; with random weights instead of ImageNet's, which would have to be downloaded."""
-    from vireid.training.loop import seed_everything
-
-    _, identities = planned.records.labels()
-    seed_everything(planned.config.training.seed)
-    known = planned.config.training.weights != "imagenet"
-    return recipes.build(planned.recipe, planned.config, len(identities), pretrained=known)
 
 
 def _fill(rehearsal: Rehearsal, hook: str, pictures: Pictures) -> float | None:

@@ -107,12 +107,12 @@ class Plan:
         self,
         progress: Progress = Quiet(),  # noqa: B008 has no state
         *,
-        resumed: bool = False,
+        pretrained: bool = True,
         economical: bool = False,
     ) -> nn.Module:
         """The network before its first step, the same on every process. Its start depends on the configuration only.
 
-        With `resumed`, a checkpoint will give it all of its values, and the weights it started from are not needed.
+        Without `pretrained` it has random values, for example because a checkpoint will give it all of its values.
         `economical` is the option `recompute`.
         """
         from vireid.networks.resnet import recompute
@@ -120,7 +120,7 @@ class Plan:
 
         _, identities = self.records.labels()
         seed_everything(self.config.training.seed)
-        network = recipes.build(self.recipe, self.config, len(identities), pretrained=not resumed, say=progress.say)
+        network = recipes.build(self.recipe, self.config, len(identities), pretrained=pretrained, say=progress.say)
         if economical:
             recompute(network)
         return network
@@ -157,7 +157,7 @@ def train(asked: TrainOptions, progress: Progress = Quiet(), draw: validate.Draw
         finished, resumed = distributed.broadcast_object((finished, resumed))
         if finished:
             return Run(asked.run, old or planned.facts, was_finished=True)
-        how = {"resumed": resumed, "economical": asked.recompute}
+        how = {"pretrained": not resumed, "economical": asked.recompute}
         network = distributed.local_main_process_first(lambda: planned.network(progress, **how))
         with distributed.raise_together():
             training = planned.config.training
