@@ -10,8 +10,10 @@ matter.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
 import torch
-from torch import nn
 
 from vireid import recipes
 from vireid.data.batch import Batch
@@ -23,21 +25,26 @@ PEOPLE, PICTURES = 2, 4  # pictures of each person in each modality
 GIB = 2**30
 
 
-def kept_bytes(network: nn.Module, batch: Batch) -> int:
-    """Bytes that the forward pass of the objective keeps for the gradient; parameters and the batch are not counted."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), batch.images)}
+def kept_bytes(forward: Callable[[], object], own: Iterable[torch.Tensor]) -> int:
+    """Bytes that a forward pass keeps for the gradient.
+
+    Args:
+        forward: the pass; what it returns is thrown away.
+        own: tensors that are not counted: parameters and inputs.
+    """
+    others = {tensor.untyped_storage().data_ptr() for tensor in own}
     seen: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in others:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        terms = network.objective(batch)  # type: ignore[operator]
+        result = forward()  # held until the count is made, so that no storage is used twice
         total = sum(seen.values())
-    del terms
+    del result
     return total
 
 
@@ -63,7 +70,8 @@ def main() -> None:
         for economical in (False, True):
             if economical:
                 recompute(network)
-            kept[economical] = kept_bytes(network, Batch(images, identity, kind, camera=kind)) / len(kind)
+            step = partial(network.objective, Batch(images, identity, kind, camera=kind))  # type: ignore[operator]
+            kept[economical] = kept_bytes(step, (*network.parameters(), images)) / len(kind)
         weights = sum(parameter.nbytes for parameter in network.parameters())
         states = 2 if type(paper.training.optimiser).__name__ == "Adam" else 1
         pictures = paper.training.pictures_per_step

@@ -21,6 +21,7 @@ from vireid.augment.geometry import Flip, PadCrop
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
+from vireid.data.host import first, repeat
 from vireid.data.modality import Modality
 from vireid.data.settings import all_but, settings
 from vireid.data.size import Size
@@ -124,7 +125,7 @@ class Candidate(nn.Module):
         """What GSL predicts: the features of the upper, middle and lower third side by side, after the neck."""
         parts = three_parts(images)
         with normalising_by(self, "batch_stats_no_update"):
-            features = self.necks[self.last](self.branches(parts, modality.repeat(3))[self.last])
+            features = self.necks[self.last](self.branches(parts, repeat(modality, 3))[self.last])
         return torch.cat(features.chunk(3), 1)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
@@ -134,15 +135,15 @@ class Candidate(nn.Module):
         if ical:
             batch, *parents = with_auxiliary_samples(batch, generator=generator)
         ce, ins = ical.counts(real) if ical else (None, None)
-        local = self.local_features(batch.images[:real], batch.modality[:real]) if config.gsl else None
+        local = self.local_features(batch.images[:real], first(batch.modality, real)) if config.gsl else None
         branches = self.branches(batch.images, batch.modality)
         necked = {name: self.necks[name](feature) for name, feature in branches.items()}
         logits = {name: self.classifiers[name](feature[:ce]) for name, feature in necked.items()}
-        terms = {f"identity_{name}": cross_entropy(found, batch.identity[:ce]) for name, found in logits.items()}
+        terms = {f"identity_{name}": cross_entropy(found, first(batch.identity, ce)) for name, found in logits.items()}
         if config.auxiliary:
             terms["identity_auxiliary"] = terms["identity_auxiliary"] * config.auxiliary.weight
-            known = all_gather(branches["auxiliary"][:ins], batch.identity[:ins])
-            terms["triplet_auxiliary"] = config.auxiliary.weight * config.auxiliary.triplet(*known)
+            stage3 = all_gather(branches["auxiliary"][:ins], first(batch.identity, ins))
+            terms["triplet_auxiliary"] = config.auxiliary.weight * config.auxiliary.triplet(*stage3)
         if local is not None and self.projections is not None:
             terms["similarity"] = similarity_loss(self.projections(necked[self.last][:real]), local)
         if config.mutual:
@@ -150,7 +151,8 @@ class Candidate(nn.Module):
             for (teacher, student), theta in config.mutual.weights().items():
                 terms[f"mutual_{teacher}_{student}"] = theta * mutual_loss(logits[teacher], logits[student], **how)
         pooled, compared = branches[self.last], unit(necked[self.last])
-        everywhere = all_gather(pooled[:ins], compared[:ins], batch.identity[:ins], batch.modality[:ins])
+        known = first(batch.identity, real), first(batch.modality, real)
+        everywhere = all_gather(pooled[:ins], compared[:ins], first(batch.identity, ins), first(batch.modality, ins))
         if config.metric == "triplet":
             terms["triplet"] = weighted_regularised_triplet(everywhere[0], everywhere[2])
         else:
@@ -158,13 +160,13 @@ class Candidate(nn.Module):
         if ical:
             terms["mixing"] = ical.loss(compared[real:], *(compared[parent] for parent in parents))
         if config.key_instance and self.head is not None:
-            head = all_gather(self.head(pooled[:real]), batch.identity[:real], batch.modality[:real])
+            head = all_gather(self.head(pooled[:real]), *known)
             terms["contrast"] = config.key_instance.weight * config.key_instance.loss(*head, generator=generator)
         if config.memory and self.memory is not None:
-            known = all_gather(compared[:real], batch.identity[:real], batch.modality[:real])
-            terms["modality"] = config.memory.weight * self.memory.loss(*known, temperature=config.memory.temperature)
+            seen = all_gather(compared[:real], *known)
+            terms["modality"] = config.memory.weight * self.memory.loss(*seen, temperature=config.memory.temperature)
             if self.training:
-                self.memory.update(*known)
+                self.memory.update(*seen)
         return terms
 
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:

@@ -195,7 +195,8 @@ def side_by_side(asked: str) -> str:
             continue
         numbers = [spread([metric(one, name) for one in own]) for name in METRICS]
         times = [one["processor_seconds"] for one in own if one.get("processor_seconds")]
-        steps = own[0]["epochs"] * int(next(t.split("=")[1] for t in entry.set if t.startswith("epoch_length=")))
+        lengths = [text.split("=")[1] for text in entry.set if text.startswith("epoch_length=")]
+        steps = own[0]["epochs"] * int(lengths[-1])  # the last assignment counts
         seconds = f"{np.median(times):.0f}" if times else "–"
         lines.append([entry.recipe, *numbers, str(len(own)), str(steps), seconds, f"{own[0]['parameters']:,}"])
     return _as_markdown(lines)

@@ -6,32 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.memory import kept_bytes
 from tests.small import SECOND
 from vireid import recipes
 from vireid.data.batch import Batch
 from vireid.networks.attention import agw_non_local
 from vireid.networks.memory import economical
 from vireid.networks.resnet import Stages, Stem
+from vireid.networks.resnet import recompute as compute_again
 from vireid.training.configuration import with_fields
 from vireid.training.loop import seed_everything
-
-
-def kept_bytes(network: nn.Module, images: torch.Tensor) -> int:
-    """Bytes that the forward pass keeps for the gradient, parameters not counted."""
-    own = {p.untyped_storage().data_ptr() for p in (*network.parameters(), images)}
-    seen: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = network(images)["stage4"].sum()
-        total = sum(seen.values())
-    out.backward()
-    return total
 
 
 class Trunk(nn.Module):
@@ -39,16 +23,21 @@ class Trunk(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.stem, self.stages = Stem(trunk), Stages(trunk, inserted=agw_non_local(trunk, "code"))
-        self.stem.recompute = self.stages.recompute = recompute
+        if recompute:
+            compute_again(self)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.stages(self.stem(images))
 
 
+def kept(network: nn.Module, images: torch.Tensor) -> int:
+    return kept_bytes(lambda: network(images), (*network.parameters(), images))
+
+
 @pytest.mark.parametrize(("trunk", "share"), [("tiny", 0.6), ("resnet18", 0.4), ("resnet50", 0.3)])
 def test_less_is_kept(trunk, share):
     images = torch.randn(4, 3, 64, 32)
-    whole, economical = (kept_bytes(Trunk(trunk, recompute=recompute), images) for recompute in (False, True))
+    whole, economical = (kept(Trunk(trunk, recompute=again), images) for again in (False, True))
     assert economical < share * whole
 
 
@@ -62,10 +51,9 @@ def end_of_three_steps(name: str, *, recompute: bool) -> dict[str, list]:
     own = [*SECOND, "visible_per_identity=4", "infrared_per_identity=4"]
     seed_everything(0)
     network = recipes.build(name, with_fields(recipes.recipe(name).PAPER, own), 3, pretrained=False)
-    parts = [module for module in network.modules() if isinstance(module, Stem | Stages)]
-    assert parts
-    for part in parts:
-        part.recompute = recompute
+    if recompute:
+        compute_again(network)
+        assert all(m.recompute for m in network.modules() if isinstance(m, Stem | Stages))
     kind, generator = torch.tensor([0, 1]).repeat(12), torch.Generator().manual_seed(0)
     optimiser = torch.optim.SGD(network.parameters(), 0.01)
     for step in range(3):

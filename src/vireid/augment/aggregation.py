@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from vireid.data.batch import Batch
-from vireid.data.host import keep, on_host, to_device
+from vireid.data.host import on_host, to_device
 from vireid.data.modality import Modality
 from vireid.data.shapes import check_shape
 
@@ -72,8 +72,8 @@ def with_auxiliary_samples(
     grown = replace(
         batch,
         images=torch.cat((batch.images, made)),
-        identity=keep(torch.cat((batch.identity, batch.identity[visible])), identity),
-        modality=keep(torch.cat((batch.modality, torch.full_like(visible, int(modality)))), kinds),
+        identity=to_device(identity, batch.identity.device),
+        modality=to_device(kinds, batch.modality.device),
         camera=torch.cat((batch.camera, batch.camera[visible])),
     )
     return grown, visible, infrared

@@ -150,19 +150,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return output.finish(code)
 
 
-def _is_extra(options: argparse.Namespace) -> bool:
-    """Whether a launcher started this process for a verb that uses one process, and it is not the first of them.
+def _takes_part(options: argparse.Namespace) -> bool:
+    """Whether this process has work to do. Of the processes that a launcher started, most verbs use only the first.
 
-    The first one goes on as if it had been started alone.
+    That one then forgets the variables of the launcher, so that it works as if it had been started alone.
     """
     processes, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
     if getattr(options, "all_processes", False) or processes == "1":
-        return False
+        return True
     for name in LAUNCHER:
         os.environ.pop(name, None)
     if rank == "0":
         print(f"vireid: {processes} processes were started; this verb uses one of them", file=sys.stderr)
-    return rank != "0"
+    return rank == "0"
 
 
 def _run(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -176,7 +176,7 @@ def _run(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
             print(f"vireid {version('vireid')}")
         elif options.verb is None:
             top.print_help()
-        elif not _is_extra(options):
+        elif _takes_part(options):
             options.verb_function(options)
     except BadInput as mistake:
         return output.complain(str(mistake), 2)

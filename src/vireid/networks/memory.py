@@ -13,9 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def economical(
-    parts: Sequence[nn.Module], function: Callable[[Tensor], Tensor], x: Tensor, *, when: bool = True
-) -> Tensor:
+def economical(parts: Sequence[nn.Module], function: Callable[[Tensor], Tensor], x: Tensor, *, when: bool) -> Tensor:
     """`function(x)`, of which only `x` and the result are kept for the gradient.
 
     Value and gradient are the same, bit for bit, and batch normalisations update their running statistics once. The
