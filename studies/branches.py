@@ -17,26 +17,23 @@ import torch
 
 import vireid
 from vireid import datasets
-from vireid.augment.normalise import normalise
-from vireid.data.loading import inference_batches
 from vireid.data.records import Records
 from vireid.model import load
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from study import PROTOCOL
+from study import PROTOCOL, batches
 
 
 def features(run: Path, records: Records) -> dict[str, np.ndarray]:
     """N×D features after the neck of each branch, by name, and of the embedding."""
-    model, found = load(run), {}
-    network = model.network.eval()
+    model = load(run)
+    found: dict[str, list[np.ndarray]] = {}
     with torch.inference_mode():
-        for _, images, modality in inference_batches(records.with_scaling(model.scaling), size=model.size):
-            inputs = normalise(images), modality
-            branches = {name: feature for name, (feature, _) in network.by_branch(*inputs).items()}
-            for name, feature in {**branches, "embedding": network.embed(*inputs)}.items():
-                found.setdefault(name, []).append(feature.float().numpy())
+        for _, *inputs in batches(model, records):
+            branches = {name: feature for name, (feature, _) in model.network.by_branch(*inputs).items()}
+            for name, feature in {**branches, "embedding": model.network.embed(*inputs)}.items():
+                found.setdefault(name, []).append(feature.float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

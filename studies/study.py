@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,17 +173,14 @@ def _fitted(model: Any, data: str) -> dict[str, Any]:
     import torch
 
     from vireid import datasets
-    from vireid.augment.normalise import normalise
-    from vireid.data.loading import inference_batches
 
-    records = datasets.training_records(datasets.read(*datasets.parse_source(data))).with_scaling(model.scaling)
+    records = datasets.training_records(datasets.read(*datasets.parse_source(data)))
     labels, identities = records.labels()
-    device, seen = next(model.network.parameters()).device, {}
+    seen: dict[str, list[torch.Tensor]] = {}
     with torch.inference_mode():
-        for samples, images, modality in inference_batches(records, size=model.size):
-            found = model.network.eval().by_branch(normalise(images).to(device), modality.to(device))
-            target = torch.from_numpy(labels[samples]).to(device)
-            for name, (_, logits) in found.items():
+        for samples, *inputs in batches(model, records):
+            for name, (_, logits) in model.network.by_branch(*inputs).items():
+                target = torch.from_numpy(labels[samples]).to(logits.device)
                 loss = torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
                 seen.setdefault(name, []).append(torch.stack([loss, (logits.argmax(1) == target).float()]).cpu())
     means = {name: torch.cat(parts, 1).mean(1).tolist() for name, parts in seen.items()}
@@ -190,6 +188,19 @@ def _fitted(model: Any, data: str) -> dict[str, Any]:
         name: {"identity": round(loss, 4), "accuracy": round(right, 4)} for name, (loss, right) in means.items()
     }
     return {"people": len(identities), "branches": branches}
+
+
+def batches(model: Any, records: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """All pictures as a network takes them: (positions in the records, normalised images, modalities), on its device.
+
+    The network is set to evaluation mode.
+    """
+    from vireid.augment.normalise import normalise
+    from vireid.data.loading import inference_batches
+
+    device = next(model.network.eval().parameters()).device
+    for samples, images, modality in inference_batches(records.with_scaling(model.scaling), size=model.size):
+        yield samples, normalise(images).to(device), modality.to(device)
 
 
 def _short(report: Any) -> dict[str, Any]:
