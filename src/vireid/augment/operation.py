@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -58,6 +59,15 @@ def augmented(operation: Operation, images: torch.Tensor, generator: torch.Gener
     check_shape(images, "images", "N×3×H×W")
     size = (images.shape[2], images.shape[3])
     return changed(operation, images, operation.draw(len(images), size=size, generator=generator))
+
+
+def loops_for(image: torch.Tensor) -> ModuleType | None:
+    """The compiled loops `vireid.augment.loops`, if they can change this picture: contiguous uint8 on a CPU."""
+    if image.dtype != torch.uint8 or image.device.type != "cpu" or not image.is_contiguous():
+        return None
+    from vireid.augment import loops  # imports numba
+
+    return loops
 
 
 class EachSample:

@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
+from vireid.data.compiled import compiled
 from vireid.data.errors import BadInput, unknown
-from vireid.evaluation.counting import compiled
 from vireid.evaluation.distance import BLOCK_BYTES, normalise
 
 _COLUMNS = 16  # other widths may round equal pictures differently, see vireid.evaluation.distance
