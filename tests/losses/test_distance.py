@@ -21,11 +21,11 @@ def test_distance_by_hand():
 def test_distance_against_the_oracle(offset):
     a = torch.randn(5, 7, dtype=torch.float64) + offset
     b = torch.randn(3, 7, dtype=torch.float64) + offset
-    for other, given in ((b, b), (a, None)):
+    for other, second in ((b, b), (a, None)):
         expected = torch.tensor(
             [[oracle.distance(x, y) for y in other.tolist()] for x in a.tolist()], dtype=torch.float64
         )
-        torch.testing.assert_close(euclidean(a, given), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(euclidean(a, second), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_features_far_from_the_origin_have_exact_distances():

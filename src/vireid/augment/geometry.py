@@ -114,10 +114,12 @@ class MultiScaleCrop:
         if (loops := loops_for(image)) is None:
             image.copy_(_resized(image[None, :, top : top + height, left : left + width], size)[0])
         else:
+            from vireid.data.resampling import write_planes  # imports numba
+
             # torch interpolates values in this order in half the time, and to the same bits.
             values = image.numpy()
             cut = torch.from_numpy(loops.interleaved(values, top, left, height, width))[None].permute(0, 3, 1, 2)
-            loops.planar(values, _resized(cut, size)[0].permute(1, 2, 0).contiguous().numpy())
+            write_planes(values, _resized(cut, size)[0].permute(1, 2, 0).contiguous().numpy())
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """N×3×H×W to the same shape and type."""

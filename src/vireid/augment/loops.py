@@ -78,16 +78,6 @@ def interleaved(image, top, left, height, width):  # pragma: no cover - compiled
 
 
 @compiled
-def planar(image, source):  # pragma: no cover - compiled
-    """Write a H×W×3 picture into a 3×H×W one, both uint8."""
-    red, green, blue, values = image[0].ravel(), image[1].ravel(), image[2].ravel(), source.ravel()
-    for x in range(np.uint64(red.size)):
-        red[x] = values[np.uint64(3) * x]
-        green[x] = values[np.uint64(3) * x + np.uint64(1)]
-        blue[x] = values[np.uint64(3) * x + np.uint64(2)]
-
-
-@compiled
 def normalise(image, source, scale, shift, divide, taken, channels):  # pragma: no cover - compiled
     """Normalised values of a picture, with channels exchanged before and after the normalisation.
 
