@@ -12,7 +12,7 @@ from vireid.augment.colour import GREY, ChannelExchange, Grey
 from vireid.augment.erasing import ChannelErasing, RandomErasing
 from vireid.augment.geometry import Flip, MultiScaleCrop, PadCrop
 from vireid.augment.normalise import normalise
-from vireid.augment.onepass import OnePass, can_collect
+from vireid.augment.onepass import OnePass, collects
 from vireid.augment.pipeline import Pipeline
 
 
@@ -36,7 +36,7 @@ def _generator(seed):
 
 
 def _plain(pipeline, images, modality, generator):
-    """The same pipeline without loops: views cannot be changed by a loop, and no pass collects anything."""
+    """The same pipeline in torch only: no compiled loops, and no pass collects anything."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vireid.augment.geometry.loops_for", lambda image: None)
         patch.setattr(module, "_in_one_pass", lambda image, source, before, after: None)
@@ -145,11 +145,12 @@ def test_a_class_that_replaces_only_change_is_not_asked():
             image.fill_(9.0)
 
     class Again(Bright):
-        def collect(self, onepass, drawn):
-            return False
+        pass
 
-    assert can_collect(RandomErasing) and can_collect(Again)
-    assert not can_collect(Bright) and not can_collect(Darker)
+    onepass, entry = OnePass(before=False), ((0, 0, 0, 0), torch.zeros(3, 1, 1))
+    assert collects(RandomErasing(), onepass, entry)
+    assert not collects(Bright(), onepass, entry) and not collects(Again(), onepass, entry)
+    assert not collects(Darker(), onepass, 0.5)
     images, modality = torch.zeros(2, 3, 8, 4, dtype=torch.uint8), torch.tensor([0, 1])
     found = Pipeline(visible=(Bright(),), infrared=(Grey(0.0),))(images, modality, _generator(0))
     assert (found[0] == 9).all() and torch.equal(found[1], normalise(images[:1])[0])

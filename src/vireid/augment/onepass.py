@@ -87,8 +87,13 @@ def _luminance() -> np.ndarray:
     return np.array(LUMINANCE, dtype=np.float32)
 
 
+def collects(operation: Any, onepass: OnePass, drawn: Any) -> bool:
+    """Ask an operation to add one drawn entry to the pass. False if it has no `collect`, or cannot."""
+    return _can_collect(type(operation)) and operation.collect(onepass, drawn)
+
+
 @functools.cache
-def can_collect(kind: type[Any]) -> bool:
+def _can_collect(kind: type[Any]) -> bool:
     """Whether operations of this class have `collect`, and no later class has replaced only their `change`."""
     for owner in kind.__mro__:
         if "collect" in vars(owner):

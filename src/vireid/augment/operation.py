@@ -16,7 +16,7 @@ class Operation(Protocol):
     """A random change in two steps: `draw` draws the random numbers, `change` applies them.
 
     All randomness comes from the generator of `draw`. `change` depends on its arguments only, so a test can pass known
-    numbers to it.
+    numbers to it. An operation may also have the method `collect` of `vireid.augment.onepass`, which makes it faster.
     """
 
     def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> Sequence[Any]:

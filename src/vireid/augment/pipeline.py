@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vireid.augment.normalise import Normaliser
-from vireid.augment.onepass import OnePass, can_collect
+from vireid.augment.onepass import OnePass, collects
 from vireid.augment.operation import Augmentation, EachSample, Operation
 from vireid.data.modality import Modality
 
@@ -102,7 +102,7 @@ def _in_one_pass(image: torch.Tensor, source: torch.Tensor, before: Steps, after
 def _collected(steps: Steps, onepass: OnePass) -> int:
     """How many of the first steps are part of the pass."""
     for place, (operation, drawn) in enumerate(steps):
-        if not (can_collect(type(operation)) and operation.collect(onepass, drawn)):
+        if not collects(operation, onepass, drawn):
             return place
     return len(steps)
 

@@ -58,7 +58,7 @@ class _Squared(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (f,) = ctx.saved_tensors
-        gradient = gradient.clone().fill_diagonal_(0.0)
+        # There is no gradient on the diagonal: `euclidean` clamps these zeros.
         products = -2 * gradient
         with torch.autocast(f.device.type, enabled=False):
             result, other = products.T @ f, products @ f
