@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vireid.data.resampling import resize
+from vireid.data.resampling import resize, write_planes
 from vireid.data.size import Size
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX}
@@ -63,3 +63,12 @@ def test_by_hand():
     line = np.array([10, 40, 90, 200], dtype=np.uint8).reshape(1, 4, 1)
     # (0.75 · 10 + 0.75 · 40 + 0.25 · 90) / 1.75 = 34.29; (0.25 · 40 + 0.75 · 90 + 0.75 · 200) / 1.75 = 130.0
     assert resize(line, Size(1, 2), "bilinear").ravel().tolist() == [34, 130]
+
+
+@given(size=st.tuples(st.integers(1, 30), st.integers(1, 30)), seed=st.integers(0, 2**31))
+@settings(deadline=None)
+def test_planes_are_the_transposed_picture(size, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    planes = np.empty((3, *size), np.uint8)
+    write_planes(planes, pixels)
+    assert np.array_equal(planes, pixels.transpose(2, 0, 1))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.oracles import losses as oracle
 from vireid.losses.classification import cross_entropy
-from vireid.losses.distance import euclidean, paired
+from vireid.losses.distance import SMALLEST, euclidean, paired
 
 
 def test_distance_by_hand():
@@ -19,11 +21,11 @@ def test_distance_by_hand():
 def test_distance_against_the_oracle(offset):
     a = torch.randn(5, 7, dtype=torch.float64) + offset
     b = torch.randn(3, 7, dtype=torch.float64) + offset
-    for other, given in ((b, b), (a, None)):
+    for other, second in ((b, b), (a, None)):
         expected = torch.tensor(
             [[oracle.distance(x, y) for y in other.tolist()] for x in a.tolist()], dtype=torch.float64
         )
-        torch.testing.assert_close(euclidean(a, given), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(euclidean(a, second), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_features_far_from_the_origin_have_exact_distances():
@@ -80,3 +82,34 @@ def test_cross_entropy_of_half_precision_is_float32():
     loss = cross_entropy(logits, identity)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, cross_entropy(logits.float(), identity))
+
+
+def _plain(features):
+    """The formula, with autograd's gradient."""
+    f = features - features.detach().mean(0)
+    squared = f.square().sum(1)[:, None] + f.square().sum(1)[None, :] - 2 * f @ f.T
+    return squared.masked_fill(torch.eye(len(f), dtype=torch.bool), 0.0).clamp(min=SMALLEST).sqrt()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 70)),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    equal=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_the_written_gradient_has_the_bits_of_autograd(size, dtype, equal, seed):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(*size, generator=generator, dtype=dtype) * 3 + 1
+    if equal:
+        features[-1] = features[0]
+    gradient = torch.randn(size[0], size[0], generator=generator, dtype=dtype)
+    ours, plain = features.clone().requires_grad_(), features.clone().requires_grad_()
+    found, expected = euclidean(ours), _plain(plain)
+    assert torch.equal(found, expected)
+    found.backward(gradient)
+    expected.backward(gradient)
+    if torch.backends.mkl.is_available():
+        assert torch.equal(ours.grad, plain.grad)
+    else:  # another library may add the summands of a product and of its transpose in different orders
+        torch.testing.assert_close(ours.grad, plain.grad)

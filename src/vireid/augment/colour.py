@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from vireid.augment.onepass import OnePass
 from vireid.augment.operation import augmented
 from vireid.data.settings import Share, settings
 
@@ -39,6 +40,13 @@ def exchange(image: torch.Tensor, case: int) -> None:
             image[channel].copy_(image[case])
 
 
+def collect(onepass: OnePass, case: int) -> bool:
+    """The same as a part of the pass that normalises the picture, if it can be."""
+    if case == UNCHANGED:
+        return True
+    return onepass.luminance() if case == GREY else onepass.copy_channel(case)
+
+
 @settings
 class ChannelExchange:
     """Random channel exchange of CAJ (Ye et al., ICCV 2021): one channel is copied into all three.
@@ -64,6 +72,9 @@ class ChannelExchange:
     def change(self, image: torch.Tensor, drawn: int) -> None:
         exchange(image, drawn)
 
+    def collect(self, onepass: OnePass, drawn: int) -> bool:
+        return collect(onepass, drawn)
+
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """N×3×H×W to the same shape and type."""
         return augmented(self, images, generator)
@@ -81,6 +92,9 @@ class Grey:
 
     def change(self, image: torch.Tensor, drawn: bool) -> None:
         exchange(image, GREY if drawn else UNCHANGED)
+
+    def collect(self, onepass: OnePass, drawn: bool) -> bool:
+        return collect(onepass, GREY if drawn else UNCHANGED)
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """N×3×H×W to the same shape and type."""

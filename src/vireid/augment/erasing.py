@@ -10,6 +10,7 @@ import torch
 
 from vireid.augment.boxes import first_fitting, uniform
 from vireid.augment.normalise import MEAN, STD
+from vireid.augment.onepass import OnePass
 from vireid.augment.operation import augmented
 from vireid.data.settings import PositiveRange, Share, ShareRange, settings
 
@@ -75,6 +76,13 @@ def erase(image: torch.Tensor, box: Box, colour: torch.Tensor) -> None:
         image[:, top : top + height, left : left + width] = colour
 
 
+def collect(onepass: OnePass, box: Box, colour: torch.Tensor) -> bool:
+    """The same as a part of the pass that normalises the picture. It takes one colour only, not one per pixel."""
+    if not box[2]:
+        return True
+    return colour.shape[1:] == (1, 1) and onepass.fill(box, colour.flatten().tolist())
+
+
 @settings
 class RandomErasing:
     """Random erasing (Zhong et al., AAAI 2020, algorithm 1). `draw` returns arguments of `erase`."""
@@ -104,6 +112,9 @@ class RandomErasing:
 
     def change(self, image: torch.Tensor, drawn: tuple[Box, torch.Tensor]) -> None:
         erase(image, *drawn)
+
+    def collect(self, onepass: OnePass, drawn: tuple[Box, torch.Tensor]) -> bool:
+        return collect(onepass, *drawn)
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """N×3×H×W to the same shape and type."""
@@ -140,6 +151,9 @@ class ChannelErasing:
 
     def change(self, image: torch.Tensor, drawn: tuple[Box, torch.Tensor]) -> None:
         erase(image, *drawn)
+
+    def collect(self, onepass: OnePass, drawn: tuple[Box, torch.Tensor]) -> bool:
+        return collect(onepass, *drawn)
 
     def __call__(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """N×3×H×W to the same shape and type."""

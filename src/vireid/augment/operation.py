@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,7 @@ class Operation(Protocol):
     """A random change in two steps: `draw` draws the random numbers, `change` applies them.
 
     All randomness comes from the generator of `draw`. `change` depends on its arguments only, so a test can pass known
-    numbers to it.
+    numbers to it. An operation may also have the method `collect` of `vireid.augment.onepass`, which makes it faster.
     """
 
     def draw(self, count: int, *, size: tuple[int, int], generator: torch.Generator) -> Sequence[Any]:
@@ -58,6 +59,15 @@ def augmented(operation: Operation, images: torch.Tensor, generator: torch.Gener
     check_shape(images, "images", "N×3×H×W")
     size = (images.shape[2], images.shape[3])
     return changed(operation, images, operation.draw(len(images), size=size, generator=generator))
+
+
+def loops_for(image: torch.Tensor) -> ModuleType | None:
+    """The compiled loops `vireid.augment.loops`, if they can change this picture: contiguous uint8 on a CPU."""
+    if image.dtype != torch.uint8 or image.device.type != "cpu" or not image.is_contiguous():
+        return None
+    from vireid.augment import loops  # imports numba
+
+    return loops
 
 
 class EachSample:

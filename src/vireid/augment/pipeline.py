@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vireid.augment.normalise import Normaliser
+from vireid.augment.onepass import OnePass, collects
 from vireid.augment.operation import Augmentation, EachSample, Operation
 from vireid.data.modality import Modality
 
@@ -67,21 +68,53 @@ class Pipeline:
         _plan(after, self.visible, visible, size, generator)
         _plan(after, self.infrared, infrared, size, generator)
 
-        of_bytes, of_floats = Normaliser(torch.uint8, images.device), Normaliser(torch.float32, images.device)
         result = torch.empty(images.shape, device=images.device)
+        images, together = images.contiguous(), images.device.type == "cpu"
+        # One memory for the moved pixels of all pictures, because it stays in the cache.
+        moved = torch.empty(images.shape[1:], dtype=torch.uint8, device=images.device)
         # All steps of one picture come before the next picture, so that the picture stays in the cache.
         for image, source, moves, unnormalised, normalised in zip(result, images, geometry, before, after, strict=True):
             if moves:
-                source = source.clone()
+                source = moved.copy_(source)
                 _apply(moves, source)
-            if unnormalised:
-                image.copy_(source).div_(255)
-                _apply(unnormalised, image)
-                of_floats.write(image, image)
+            rest = _in_one_pass(image, source, unnormalised, normalised) if together else None
+            if rest is None:
+                _step_by_step(image, source, unnormalised, normalised)
             else:
-                of_bytes.write(image, source)
-            _apply(normalised, image)
+                _apply(rest, image)
         return result
+
+
+def _in_one_pass(image: torch.Tensor, source: torch.Tensor, before: Steps, after: Steps) -> Steps | None:
+    """Write the normalised picture and make as many changes as possible in the same pass. Returns the other steps.
+
+    Returns None, and writes nothing, if a change of the values before normalisation cannot be made in this way.
+    """
+    onepass = OnePass(before=bool(before))
+    if _collected(before, onepass) < len(before):
+        return None
+    onepass.normalised = True
+    done = _collected(after, onepass)
+    onepass.write(image.numpy(), source.numpy())
+    return after[done:]
+
+
+def _collected(steps: Steps, onepass: OnePass) -> int:
+    """How many of the first steps are part of the pass."""
+    for place, (operation, drawn) in enumerate(steps):
+        if not collects(operation, onepass, drawn):
+            return place
+    return len(steps)
+
+
+def _step_by_step(image: torch.Tensor, source: torch.Tensor, before: Steps, after: Steps) -> None:
+    """The plain way, for any operation and device: one step after another on the whole picture."""
+    if before:
+        image.copy_(source).div_(255)
+        _apply(before, image)
+        source = image
+    Normaliser(source.dtype, image.device).write(image, source)
+    _apply(after, image)
 
 
 def _plan(

@@ -29,6 +29,7 @@ import numpy as np
 from vireid.data.errors import BadInput
 from vireid.data.pictures import Resample, read_picture
 from vireid.data.records import Records
+from vireid.data.resampling import write_planes
 from vireid.data.size import Size
 
 VERSION = 2
@@ -92,7 +93,8 @@ class PictureCache:
             # Another process may have started to replace the pixels while they were copied, so check again.
             if self._holds(record, stamp):
                 return planes.transpose(1, 2, 0)
-        planes = np.ascontiguousarray(self._decoded(record).transpose(2, 0, 1))
+        planes = np.empty((3, *self.size), np.uint8)
+        write_planes(planes, self._decoded(record))
         self._store(record, planes, stamp)
         return planes.transpose(1, 2, 0)
 

@@ -21,6 +21,7 @@ from vireid.data.modality import Modality
 from vireid.data.outside import Needed
 from vireid.data.pictures import Resample, read_picture
 from vireid.data.records import Records
+from vireid.data.resampling import write_planes
 from vireid.data.sampling import ModalityBalancedSampler, seed_of
 from vireid.data.size import Size
 
@@ -59,12 +60,14 @@ class _Pictures:
                 f"another resampling than {self.resample}"
             )
 
-    def read(self, record: int) -> np.ndarray:
-        """H×W×3 uint8."""
+    def read(self, record: int, planes: np.ndarray) -> None:
+        """Write a picture into 3×H×W uint8."""
         if self.cache is not None:
-            return self.cache.read(record)
+            planes[:] = self.cache.read(record).transpose(2, 0, 1)
+            return
         scaling = self.records.scaling
-        return read_picture(self.records.file(record), self.size, resample=self.resample, scaling=scaling)
+        pixels = read_picture(self.records.file(record), self.size, resample=self.resample, scaling=scaling)
+        write_planes(planes, pixels)
 
     def readable(self, record: int) -> bool:
         """Whether the file can be read. If `read` fails for it, the cache cannot be written."""
@@ -113,13 +116,12 @@ class _Steps(Dataset):
         skipped: list[str] = []
         for place, record in enumerate(chosen.tolist()):
             try:
-                picture = self.pictures.read(record)
+                self.pictures.read(record, stacked[place])
             except BadInput:
                 if not self.skip_unreadable:
                     raise
                 skipped.append(str(records.file(record)))
-                chosen[place], picture = self._replacement(record, epoch, step, place)
-            stacked[place] = picture.transpose(2, 0, 1)
+                chosen[place] = self._replacement(record, epoch, step, place, stacked[place])
         modality = torch.from_numpy(records.modality[chosen].astype(np.int64))
         generator = torch.Generator().manual_seed(seed_of(self.seed, epoch, step, self.rank, _AUGMENT))
         pictures = torch.from_numpy(stacked)
@@ -137,15 +139,16 @@ class _Steps(Dataset):
         )
         return batch, skipped
 
-    def _replacement(self, record: int, epoch: int, step: int, place: int) -> tuple[int, np.ndarray]:
-        """Draw another record of the same label and modality with a readable picture; return it and the picture."""
+    def _replacement(self, record: int, epoch: int, step: int, place: int, planes: np.ndarray) -> int:
+        """Draw another record of the same label and modality with a readable picture, and write its picture."""
         records = self.pictures.records
         alike = (self.labels == self.labels[record]) & (records.modality == records.modality[record])
         alike[record] = False
         rng = np.random.default_rng((self.seed, epoch, step, self.rank, place, _REPLACE))
         for other in rng.permutation(np.flatnonzero(alike)).tolist():
             try:
-                return other, self.pictures.read(other)
+                self.pictures.read(other, planes)
+                return other
             except BadInput:
                 continue
         raise BadInput(
@@ -247,7 +250,7 @@ class _Chunks(Dataset):
         skipped: dict[int, str] = {}
         for place, record in enumerate(chosen.tolist()):
             try:
-                stacked[place] = self.pictures.read(record).transpose(2, 0, 1)
+                self.pictures.read(record, stacked[place])
             except BadInput as error:
                 if not self.skip_unreadable or self.pictures.readable(record):
                     return _Failed(str(error))

@@ -13,8 +13,8 @@ import functools
 import math
 
 import numpy as np
-from numba import njit
 
+from vireid.data.compiled import compiled
 from vireid.data.size import Size
 
 # Half widths of the windows, in source pixels when source and target have the same size.
@@ -22,6 +22,8 @@ WINDOWS = {"lanczos": 3.0, "bilinear": 1.0, "area": 0.5}
 # Weights have 22 bits after the binary point. With 8 bits of pixel and 2 bits of overshoot, the sums fit into 32 bits.
 _BITS = 22
 _HALF = 1 << (_BITS - 1)
+# Unsigned numbers for indices: for signed ones numba allows counting from the end, which prevents vector instructions.
+_ONE, _TWO, _THREE, _EIGHT = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(8)
 
 
 def resize(pixels: np.ndarray, size: Size, resample: str) -> np.ndarray:
@@ -54,7 +56,7 @@ def _weights(source: int, target: int, resample: str) -> tuple[np.ndarray, np.nd
     return _window_weights(source, target, WINDOWS[resample])
 
 
-@njit(cache=True)
+@compiled
 def _window(at: float, half_width: float) -> float:
     if half_width == 3.0:
         if not -3.0 <= at < 3.0:
@@ -68,7 +70,7 @@ def _window(at: float, half_width: float) -> float:
     return 1.0 if -0.5 < at <= 0.5 else 0.0
 
 
-@njit(cache=True)
+@compiled
 def _window_weights(source, target, half_width):
     scale = source / target
     shrink = max(1.0, scale)
@@ -91,7 +93,7 @@ def _window_weights(source, target, half_width):
     return first, count, weights
 
 
-@njit(cache=True)
+@compiled
 def _along_columns(pixels, first, count, weights):
     """H×N → target×N: each line of the target is a weighted sum of lines of the source."""
     target, columns = len(first), pixels.shape[1]
@@ -121,15 +123,35 @@ def _turned(pixels: np.ndarray) -> np.ndarray:
     return _turned_colour(pixels) if pixels.shape[2] == 3 else np.ascontiguousarray(pixels.transpose(1, 0, 2))
 
 
-@njit(cache=True)
+@compiled
 def _turned_colour(pixels):
-    """H×W×3 → W×H×3, in bands of 16 lines that fit into the processor's cache; three times as fast as NumPy's copy."""
-    height, width, _ = pixels.shape
-    out = np.empty((width, height, 3), np.uint8)
-    for top in range(0, height, 16):
+    """H×W×3 → W×H×3. Pixels are moved as one number of 32 bits, which is twice as fast as moving three bytes."""
+    height, width = np.uint64(pixels.shape[0]), np.uint64(pixels.shape[1])
+    wide, turned = np.empty(height * width, np.uint32), np.empty(height * width, np.uint32)
+    values = pixels.ravel()
+    for j in range(height * width):
+        red, green, blue = values[_THREE * j], values[_THREE * j + _ONE], values[_THREE * j + _TWO]
+        wide[j] = np.uint32(red) | (np.uint32(green) << np.uint32(8)) | (np.uint32(blue) << np.uint32(16))
+    whole = height // _EIGHT * _EIGHT
+    for top in range(np.uint64(0), whole, _EIGHT):  # eight lines at a time stay in the processor's cache
         for x in range(width):
-            for y in range(top, min(top + 16, height)):
-                out[x, y, 0] = pixels[y, x, 0]
-                out[x, y, 1] = pixels[y, x, 1]
-                out[x, y, 2] = pixels[y, x, 2]
+            for y in range(_EIGHT):
+                turned[x * height + top + y] = wide[(top + y) * width + x]
+    for x in range(width):
+        for y in range(whole, height):
+            turned[x * height + y] = wide[y * width + x]
+    out = np.empty((pixels.shape[1], pixels.shape[0], 3), np.uint8)
+    into = out.ravel()
+    for j in range(height * width):
+        into[_THREE * j] = turned[j]
+        into[_THREE * j + _ONE] = turned[j] >> np.uint32(8)
+        into[_THREE * j + _TWO] = turned[j] >> np.uint32(16)
     return out
+
+
+@compiled
+def write_planes(planes, pixels):
+    """Write H×W×3 uint8, contiguous, as 3×H×W: four times as fast as NumPy's copy of a transposed array."""
+    red, green, blue, values = planes[0].ravel(), planes[1].ravel(), planes[2].ravel(), pixels.ravel()
+    for j in range(np.uint64(red.size)):
+        red[j], green[j], blue[j] = values[_THREE * j], values[_THREE * j + _ONE], values[_THREE * j + _TWO]

@@ -6,21 +6,9 @@ it ranks for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numba import njit
 
-
-def compiled(function: Callable) -> Callable:
-    """Compile a function with numba. If a cache folder is writable, later processes read the compiled code from it."""
-    # nogil allows several Python threads to share the work. Two threads must not use numba's own thread pool at a time.
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable cache folder: compile once in each process
-        return njit(**options)(function)
-
+from vireid.data.compiled import compiled
 
 # The buffer of distances is padded to a multiple of this length, so that vector instructions cover all of it.
 LANES = 64

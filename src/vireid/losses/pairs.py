@@ -43,7 +43,7 @@ def same_identity(identity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     check_shape(identity, "identities", "B")
     same = identity[:, None] == identity[None, :]
-    return same & ~torch.eye(len(identity), dtype=torch.bool, device=identity.device), ~same
+    return same.clone().fill_diagonal_(False), ~same
 
 
 def mean_over(usable: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -168,7 +168,7 @@ def _bounds(
 @cache
 def _kernel() -> Callable[..., None]:
     """The compiled loop. numba takes half a second to import."""
-    from vireid.evaluation.counting import compiled
+    from vireid.data.compiled import compiled
 
     return compiled(_int8_bounds)
 
