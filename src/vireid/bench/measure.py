@@ -70,7 +70,6 @@ class Line:
         baseline_spent, ours_spent: the seconds of each round.
         goal: the ratio that is wanted; None if it is only shown.
         limit: the best ratio that is physically possible; None if it is not known.
-        condition: what must hold beside the ratio for the goal to be reached, such as the precision of a result.
         count, unit: how many things of which kind one call does, such as 64 pictures; 0 if nothing is counted.
         figures: other numbers that were found, as JSON values.
         notes: sentences for below the table.
@@ -88,7 +87,6 @@ class Line:
     ours_spent: tuple[Spent, ...]
     goal: float | None = None
     limit: float | None = None
-    condition: bool = True
     count: int = 0
     unit: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +104,7 @@ class Line:
         """Whether the goal is reached; None if there is none, or if the sizes are too small to say."""
         if self.goal is None or self.quick:
             return None
-        return self.condition and (self.ratio >= self.goal if self.larger else self.ratio <= self.goal)
+        return self.ratio >= self.goal if self.larger else self.ratio <= self.goal
 
     @property
     def rate(self) -> float | None:

@@ -125,9 +125,7 @@ def bench(asked: BenchOptions, progress: Progress = Quiet()) -> Benched:  # noqa
 
     for name, module in modules.items():
         with tempfile.TemporaryDirectory(prefix="vireid-bench-") as folder:
-            given = Bench(
-                Path(folder), asked.quick, asked.rounds, bool(asked.areas), chosen[name], progress, leave_out
-            )
+            given = Bench(Path(folder), asked.quick, asked.rounds, bool(asked.areas), chosen[name], progress, leave_out)
             progress.say(f"measuring {name}")
             lines += _collected(name, module.measure(given), asked, leave_out, progress)
             if asked.growth and hasattr(module, "growth"):

@@ -7,12 +7,12 @@ from statistics import median
 
 from vireid.bench.measure import Line, Spent
 
+HEADER = ("area", "what", "baseline", "ours", "baseline s", "ours s", "a second", "ratio", "goal", "limit", "")
 REACHED = {True: "reached", False: "not reached", None: ""}
 
 
 def cells(line: Line) -> list[str]:
-    """Area, what, both contenders, their seconds (wall, and processor time in brackets), rate, ratio, smallest and
-    largest ratio, goal, limit, and whether the goal is reached."""
+    """One line of the table, see `HEADER`. Ratios have the smallest and the largest one of the rounds in brackets."""
     sign = "≥" if line.larger else "≤"
     return [
         line.area,
@@ -22,8 +22,7 @@ def cells(line: Line) -> list[str]:
         both_clocks(line.baseline_spent),
         both_clocks(line.ours_spent),
         "" if line.rate is None else f"{line.rate:,.0f} {line.unit}/s",
-        f"{line.ratio:.2f}",
-        f"{min(line.ratios):.2f}–{max(line.ratios):.2f}",
+        f"{line.ratio:.2f} ({min(line.ratios):.2f}–{max(line.ratios):.2f})",
         "–" if line.goal is None else f"{sign} {line.goal:.3g}",
         "–" if line.limit is None else f"{line.limit:.3g}",
         REACHED[line.reached],

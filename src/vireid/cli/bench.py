@@ -51,7 +51,9 @@ def register(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, and no ratio")
     verb.add_argument("--growth", action="store_true", help="also measure how the time grows with sizes")
     verb.add_argument("--rounds", type=console.count, metavar="N", help="how often each contender is measured")
-    verb.add_argument("--compare", type=Path, metavar="FILE", help="name what is slower than in this earlier --json file")
+    verb.add_argument(
+        "--compare", type=Path, metavar="FILE", help="name what is slower than in this earlier --json file"
+    )
     console.add_json(verb, "write the ratios as JSON, with the seconds of each round")
     _add_search(verb)
     _add_store(verb)
@@ -133,13 +135,12 @@ def _of_areas(options: argparse.Namespace) -> Mapping[str, Mapping[str, Any]]:
 
 def print_lines(found: Benched, *, quick: bool) -> None:
     """The table, what is said below it, what is left out, and the machine."""
-    from vireid.bench.words import cells, growth_cells
+    from vireid.bench.words import HEADER, cells, growth_cells
 
     measured = [one for one in found.lines if "exponent" not in one.figures]
     if measured:
-        header = ["area", "what", "baseline", "ours", "baseline s", "ours s", "rate", "ratio", "rounds", "goal"]
-        lines = [cells(one) for one in measured]
-        print(console.table([*header, "limit", ""], lines, left=4))
+        print(console.table(HEADER, [cells(one) for one in measured], left=4))
+        print("seconds are medians of wall time (processor time); ratios are medians over rounds (smallest–largest)")
     if grown := [one for one in found.lines if "exponent" in one.figures]:
         print()
         print(console.table(["area", "what", "seconds", "exponent"], [growth_cells(one) for one in grown], left=2))

@@ -30,13 +30,9 @@ def measure(bench: Bench) -> Iterator[Line]:
         "seconds": {name: found.searches.median(name) for name in found.searches.spent},
         "disk": found.disk,
     }
-    first = found.searches.line(
-        f"a filter, {size}", baseline=resume.ONE, ours=resume.SIXTH, larger=False
-    )
+    first = found.searches.line(f"a filter, {size}", baseline=resume.ONE, ours=resume.SIXTH, larger=False)
     yield replace(first, figures=figures, notes=(*_told(size, found),))
-    yield found.searches.line(
-        f"queries together, {size}", baseline=resume.ONE, ours=resume.TOGETHER, larger=False
-    )
+    yield found.searches.line(f"queries together, {size}", baseline=resume.ONE, ours=resume.TOGETHER, larger=False)
 
 
 def _told(size: str, found: resume.Filled) -> Iterator[str]:

@@ -21,7 +21,6 @@ CAMERAS = 6
 TOP = 20
 
 
-
 def vectors_of(count: int, width: int) -> Iterator[tuple[int, np.ndarray]]:
     """`count` vectors in parts of up to 1,000: (position of the first, N×width float32 of length one).
 
