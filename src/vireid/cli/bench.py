@@ -67,7 +67,7 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
     both.add_argument(
         "--store",
         metavar="URL",
-        help="store: a new folder, or milvus://host:port/name; search: a server for its part milvus (default: milvus-lite)",
+        help="store: a new folder, or milvus://host:port/name; search: a server for its part milvus",
     )
     group = verb.add_argument_group("only for search")
     group.add_argument(

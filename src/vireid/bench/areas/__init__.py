@@ -15,9 +15,8 @@ An area is a module with
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import pkgutil
-from pathlib import Path
 from types import ModuleType
 
 from vireid.data.errors import unknown
@@ -49,5 +48,7 @@ def about(name: str) -> str:
     >>> about("losses")
     'Losses with their gradients, against loops over the samples.'
     """
-    with (Path(__file__).parent / f"{name}.py").open(encoding="utf-8") as file:
+    found = importlib.util.find_spec(f"{__name__}.{name}")
+    assert found is not None and found.origin is not None
+    with open(found.origin, encoding="utf-8") as file:
         return file.readline().strip().strip('"')

@@ -2,8 +2,8 @@
 
 The textbook method does what public scripts do, written from the published formulas. For each trial it computes a
 float64 distance matrix, sorts the whole gallery for each query, and loops over the queries in Python to compute average
-precision along the whole ranking. The matrix product alone, over all pictures that the trials share, is the lower limit.
-The features are random. Their difficulty is about that of a trained model.
+precision along the whole ranking. The matrix product alone, over all pictures that the trials share, is the limit. The
+features are random. Their difficulty is about that of a trained model.
 """
 
 from __future__ import annotations

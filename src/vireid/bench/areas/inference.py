@@ -1,8 +1,8 @@
 """Embedding pictures: ways to compute the same features, against PyTorch in float32.
 
 A way counts only if its features are those of the baseline: the smallest cosine of a picture's two features is part of
-the line. AGW with ResNet-50 stands for all recipes. Its weights are random, and its normalisations know the pictures, as
-after a training. The ranges of int8 come from pictures like those that are embedded.
+the line. AGW with ResNet-50 stands for all recipes. Its weights are random, and its normalisations know the pictures.
+The ranges of int8 come from pictures like those that are embedded.
 """
 
 from __future__ import annotations

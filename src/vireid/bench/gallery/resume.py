@@ -1,4 +1,4 @@
-"""What the area `store` does: a store is filled by a process that is killed, filled to the end by another one, and searched.
+"""The area `store`: a store is filled by a process that is killed, filled to the end by another one, and searched.
 
 The rows are made up (`vireid.bench.gallery.vectors.vectors_of`). What the store answers at the end is compared with a
 plain loop over all vectors: ids and float64 scores must be equal.
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vireid.bench.gallery import writer
 from vireid.bench.gallery.stores import bare_client, free_address
 from vireid.bench.gallery.vectors import BATCH, CAMERAS, MODEL, TOP, part_of, queries_of, row_id, rows_of, vectors_of
 from vireid.bench.measure import Timed
@@ -151,7 +152,7 @@ def write(asked: StoreOptions, done: int, goal: int, moment: float, progress: Pr
         BadInput: it failed.
     """
     words = [asked.store, str(asked.rows), str(asked.width), str(done)]
-    child = subprocess.Popen([sys.executable, "-m", __name__, *words], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-m", writer.__name__, *words], stdout=subprocess.PIPE, text=True)
     batches, last = [], time.perf_counter()
     with progress.bar(f"writing {asked.rows:,} × {asked.width}") as advance, child:
         assert child.stdout is not None
@@ -167,15 +168,6 @@ def write(asked: StoreOptions, done: int, goal: int, moment: float, progress: Pr
     if child.returncode not in (0, -signal.SIGKILL):
         raise BadInput(f"the writing process failed with code {child.returncode}; what it said stands above")
     return done, child.returncode == 0
-
-
-def _write_here(url: str, rows: int, width: int, done: int) -> None:
-    """What the other process does: write the rest, and print how many rows are acknowledged after each batch."""
-    with open_gallery(url, model=MODEL, width=width) as store:
-        for first in range(done - done % BATCH, rows, BATCH):
-            part = part_of(first, rows, width)
-            store.upsert(rows_of(first, part))
-            print(first + len(part), flush=True)
 
 
 def _after_kill(asked: StoreOptions, acknowledged: int) -> Killed:
@@ -277,7 +269,3 @@ def _remove(url: str) -> None:
         return
     with bare_client(url) as (client, collection):
         client.drop_collection(collection)
-
-
-if __name__ == "__main__":
-    _write_here(sys.argv[1], *map(int, sys.argv[2:]))
