@@ -8,7 +8,9 @@ features are random. Their difficulty is about that of a trained model.
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,8 +80,20 @@ def large(bench: Bench) -> Line:
     queries, gallery = bench.size((10_000, 100_000), (50, 500))
     works = {PRODUCT: multiplying(queries, gallery), OURS: ranking(queries, gallery, gallery // 10)}
     timed = bench.timed({}, others=works, rounds=3)
+    more = memory_of(works[OURS])
     what = f"average precision, {queries:,} × {gallery:,}, width {LARGE_WIDTH}"
-    return timed.line(what, baseline=PRODUCT, ours=OURS, goal=1.3, limit=1.0, larger=False)
+    line = timed.line(what, baseline=PRODUCT, ours=OURS, goal=1.3, limit=1.0, larger=False)
+    said = f"{what}: {more / 2**20:,.0f} MiB of memory in addition to the features"
+    return replace(line, figures={"memory": more}, notes=(said,))
+
+
+def memory_of(work: Callable[[], object]) -> int:
+    """The most bytes that a call needs in addition to what is there."""
+    tracemalloc.start()
+    work()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
 
 
 def ranking(queries: int, gallery: int, identities: int) -> Callable[[], np.ndarray]:

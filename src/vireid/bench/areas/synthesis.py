@@ -55,7 +55,7 @@ def growth(bench: Bench) -> Iterator[Line]:
 
 def sized(bench: Bench) -> tuple[World, Size]:
     """The world, and the size of its pictures."""
-    return World(bench.size(24, 4), infrared="near"), bench.size(Size(288, 144), Size(24, 12))
+    return World(bench.size(16, 4), infrared="near"), bench.size(Size(288, 144), Size(24, 12))
 
 
 def drawing(world: World, pictures: Iterable[Picture], size: Size) -> None:

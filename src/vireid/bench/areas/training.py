@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from vireid import recipes
 from vireid.bench.growth import grown
-from vireid.bench.measure import Line, close, counted
+from vireid.bench.measure import Line, close, counted, one_thread
 from vireid.bench.run import Bench
 from vireid.data.batch import Batch
 from vireid.data.size import Size
+from vireid.losses.pairs import unit
+from vireid.networks.tokens import attend
+from vireid.recipes import peca
 from vireid.training.configuration import with_fields
 from vireid.training.loop import seed_everything
 from vireid.training.memory import keep_freed_memory
@@ -28,6 +31,8 @@ IDENTITIES = 395  # SYSU-MM01's, for classifiers and memories
 PEOPLE, PICTURES = 2, 4  # of a batch: identities, and pictures of each in each modality
 ROUNDS = 3
 PLAIN = "AGW without attention"
+SHAPES = {"stage 1": (216, 24, 16), "stages 2 and 3": (216, 24, 32), "stage 4": (216, 24, 64)}
+"""Queries, keys and width of the heads of WRIM-Net's attention."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def measure(bench: Bench) -> Iterator[Line]:
     yield from layouts(bench)
     for name in recipes.recipes():
         yield of_recipe(bench, name)
+    yield parts_of_peca(bench)
+    yield from attention(bench)
 
 
 def growth(bench: Bench) -> Iterator[Line]:
@@ -121,6 +128,58 @@ def of_recipe(bench: Bench, name: str) -> Line:
     return counted(line, _pictures(), "pictures")
 
 
+def parts_of_peca(bench: Bench) -> Line:
+    """PECA's step against a form that gives the parts a graph, which equation 1 does not need, one after another."""
+    config = sized(bench, peca.PAPER)
+    naive = "the parts one after another, with gradients"
+    timed = bench.timed(
+        {naive: step_of("peca", config, change=with_graph_of_parts), "peca": step_of("peca", config)},
+        agree=close(1e-3),
+        rounds=ROUNDS,
+    )
+    return timed.line(f"peca, {_size(config)}", baseline=naive, ours="peca")
+
+
+def with_graph_of_parts(network: Any) -> None:
+    """Let a network of PECA compute its parts, and equation 1, in the naive form. The terms are the same."""
+    objective = network.objective
+
+    def local_features(images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad(), peca.normalising_by(network, "batch_stats_no_update"):
+            parts = peca.three_parts(images).chunk(3)
+            return torch.cat([network.features(part, modality)["bn"] for part in parts], 1)
+
+    def similarity(global_features: torch.Tensor, local_features: torch.Tensor) -> torch.Tensor:
+        return -(unit(global_features) * unit(local_features)).sum(1).mean()
+
+    def naive(batch: Batch) -> Any:
+        stopped, peca.similarity_loss = peca.similarity_loss, similarity
+        try:
+            return objective(batch)
+        finally:
+            peca.similarity_loss = stopped
+
+    network.local_features, network.objective = local_features, naive
+
+
+def attention(bench: Bench) -> Iterator[Line]:
+    """Plain products against PyTorch's fused kernel, with the few keys of WRIM-Net at 384×144."""
+    samples, fused, plain = bench.size(32, 2), "the fused kernel", "plain products"
+    for stage, (queries, keys, width) in SHAPES.items():
+        tokens = [torch.randn(samples, 8, n, width).requires_grad_() for n in (queries, keys, keys)]
+        with one_thread():
+            timed = bench.timed(
+                {fused: gradients(tokens, "fused"), plain: gradients(tokens, "plain")}, agree=close(1e-3), calls=5
+            )
+        what = f"attention of {stage}, {samples} × 8 heads of {width}, {queries} queries, {keys} keys"
+        yield timed.line(what, baseline=fused, ours=plain, clock="cpu")
+
+
+def gradients(tokens: list[torch.Tensor], path: Literal["fused", "plain"]) -> Callable[[], tuple[torch.Tensor, ...]]:
+    """A call that computes the gradients of query, key and value through one path of the attention."""
+    return lambda: torch.autograd.grad(attend(*tokens, path=path).square().sum(), tokens)
+
+
 def sized(bench: Bench, config: Any, fields: Mapping[str, Any] | None = None) -> Any:
     """A configuration with these fields, from a random start, with a small trunk and pictures for `--quick`."""
     small = {"trunk": "tiny", "size": Size(64, 32)} if bench.quick else {}
@@ -135,6 +194,7 @@ def step_of(
     *,
     memory_format: torch.memory_format = torch.channels_last,
     bf16: bool = False,
+    change: Callable[[Any], None] = lambda network: None,
 ) -> Callable[[], float]:
     """One training step of a new network, which returns the sum of the terms.
 
@@ -144,6 +204,7 @@ def step_of(
     seed_everything(0)
     network: Any = recipes.build(recipe, config, IDENTITIES, pretrained=False)
     network = network.train().to(memory_format=memory_format)
+    change(network)
     optimiser = config.training.optimiser.build(network, network.new_parameters())
     batch = made_up(pictures, config.training.size)
 

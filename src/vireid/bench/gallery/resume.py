@@ -22,7 +22,7 @@ import numpy as np
 
 from vireid.bench.gallery import writer
 from vireid.bench.gallery.stores import bare_client, free_address
-from vireid.bench.gallery.vectors import BATCH, CAMERAS, MODEL, TOP, part_of, queries_of, row_id, rows_of, vectors_of
+from vireid.bench.gallery.vectors import BATCH, CAMERAS, TOP, part_of, queries_of, row_id, vectors_of
 from vireid.bench.measure import Timed
 from vireid.bench.run import Bench
 from vireid.data.errors import BadInput
