@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
     found = bench(asked, Terminal())
     print_lines(found, quick=options.quick)
     console.write_json(options.json, found.to_json(console.command()))
-    if earlier is not None:
+    if options.compare is not None and earlier is not None:
         print_compared(compare(earlier, found.lines, found.surroundings), options.compare)
 
 

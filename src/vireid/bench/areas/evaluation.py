@@ -68,7 +68,7 @@ def of_protocol(bench: Bench, name: str, columns: Columns, goal: float | None) -
     if goal is not None:
         contenders = {TEXTBOOK: lambda: textbook(features, identity, trials, cmc=cmc), **contenders}
     others = {PRODUCT: lambda: product(features, trials[0].query, everything)}
-    timed = bench.timed(contenders, rounds=3, agree=close(1e-4), others=others)
+    timed = bench.timed(contenders, rounds=3 if goal is None else 2, agree=close(1e-4), others=others)
     what = f"{name}, {len(trials)} × {len(trials[0].query):,} × {len(trials[0].gallery):,}"
     if goal is not None:
         yield timed.line(what, baseline=TEXTBOOK, ours=OURS, goal=goal, limit=PRODUCT)
@@ -79,7 +79,7 @@ def large(bench: Bench) -> Line:
     """10,000 × 100,000, which the textbook cannot hold in memory."""
     queries, gallery = bench.size((10_000, 100_000), (50, 500))
     works = {PRODUCT: multiplying(queries, gallery), OURS: ranking(queries, gallery, gallery // 10)}
-    timed = bench.timed({}, others=works, rounds=3)
+    timed = bench.timed({}, others=works, rounds=2)
     more = memory_of(works[OURS])
     what = f"average precision, {queries:,} × {gallery:,}, width {LARGE_WIDTH}"
     line = timed.line(what, baseline=PRODUCT, ours=OURS, goal=1.3, limit=1.0, larger=False)

@@ -33,7 +33,7 @@ from vireid.training.configuration import with_fields
 from vireid.training.loop import seed_everything
 
 BATCH = 16
-CALIBRATION = 64
+CALIBRATION = 32
 EAGER = "PyTorch, float32, channels first"
 FLOAT, INT8 = 0.9999, 0.999
 """The smallest cosine with the baseline's feature, of ways that compute in floating point and in int8."""

@@ -163,7 +163,7 @@ def augment_by_pillow(images: list[np.ndarray], modality: list[int]) -> torch.Te
 def normalised(pixels: np.ndarray) -> np.ndarray:
     """H×W×3 uint8 to 3×H×W float32."""
     values = np.asarray(pixels, dtype=np.float32) / 255
-    return ((values - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1).copy()
+    return ((values - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(2, 0, 1).copy()
 
 
 def _augmented(image: np.ndarray, modality: int) -> np.ndarray:

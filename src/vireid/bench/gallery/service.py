@@ -92,6 +92,7 @@ def service_lines(bench: Bench) -> list[Line]:
                 in_turn: lambda: [send(port, body) for body in bodies],
                 together: lambda: list(pool.map(lambda body: send(port, body), bodies)),
             },
+            rounds=3,
             agree=lambda wanted, found: [sorted(one) for one in wanted] == [sorted(one) for one in found],
         )
     what = f"service: {asked.requests} searches over HTTP, {asked.rows:,} × {width}"
