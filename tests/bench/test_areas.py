@@ -16,8 +16,8 @@ from vireid.data.errors import BadInput
 
 KEYS = {"area", "name", "baseline", "ours", "ratio", "goal", "reached", "limit"}
 ALONE = {"rounds", "machine", "versions", "commit", "command"}
-# Those that take ten seconds or more: an export, an untrained model, a service.
-LONG = {"inference", "search"}
+# Those that take ten seconds or more: an export, an untrained model, a service, the steps of all recipes.
+LONG = {"inference", "search", "training"}
 
 
 @pytest.fixture(autouse=True)
