@@ -18,7 +18,7 @@ import torch
 from vireid import recipes
 from vireid.augment.normalise import normalise
 from vireid.bench.growth import grown
-from vireid.bench.measure import Line, Timed, counted
+from vireid.bench.measure import Line, Timed, computes_bfloat16, counted
 from vireid.bench.pictures import write_pictures
 from vireid.bench.run import Bench
 from vireid.data.errors import BadInput
@@ -67,7 +67,7 @@ class Subject:
 def measure(bench: Bench) -> Iterator[Line]:
     """Each way, and the fastest of those that keep the features."""
     subject = made(bench)
-    ways = {EAGER: eager(subject), **in_pytorch(subject), **exported(bench, subject)}
+    ways = {EAGER: eager(subject), **in_pytorch(bench, subject), **exported(bench, subject)}
     wanted = ways[EAGER]()
     kept = {name: smallest_cosine(wanted, way()) for name, way in ways.items()}
     timed = bench.timed({}, others=ways, rounds=3)
@@ -84,7 +84,7 @@ def measure(bench: Bench) -> Iterator[Line]:
 
 def growth(bench: Bench) -> Iterator[Line]:
     """The time of PyTorch in float32 against the batch."""
-    subject = made(bench)
+    subject = made(bench, "growing")
     sizes = bench.size((2, 4, 8, 16), (2, 4))
     works = {n: eager(replace(subject, images=subject.images[:n])) for n in sizes}
     yield grown(bench, "embedding", works, unit="pictures in a batch")
@@ -106,15 +106,13 @@ def with_cosine(line: Line, cosine: float, least: float, count: int) -> Line:
     return replace(counted(line, count, "pictures"), figures={"cosine": cosine}, notes=notes)
 
 
-def made(bench: Bench) -> Subject:
-    """AGW with normalisations that know the pictures, and pictures."""
+def made(bench: Bench, folder: str = "pictures") -> Subject:
+    """AGW with normalisations that know the pictures, and pictures, which are written to a new folder."""
     small = {"trunk": "tiny", "size": Size(64, 32)} if bench.quick else {}
     agw = recipes.recipe("agw")
     config = with_fields(agw.PAPER, {"weights": "none", **small})
     size = config.training.size
-    records, _ = listed(
-        write_pictures(bench.folder / "pictures", max(BATCH, bench.size(CALIBRATION, BATCH))), "visible"
-    )
+    records, _ = listed(write_pictures(bench.folder / folder, max(BATCH, bench.size(CALIBRATION, BATCH))), "visible")
     ((_, images, _),) = inference_batches(records, size=size, batch=len(records))
     seed_everything(0)
     network = recipes.build("agw", config, 2, pretrained=False)
@@ -133,12 +131,14 @@ def eager(subject: Subject) -> Way:
     return computing(subject, torch.contiguous_format)
 
 
-def in_pytorch(subject: Subject) -> dict[str, Way]:
+def in_pytorch(bench: Bench, subject: Subject) -> dict[str, Way]:
     """Other ways of PyTorch. A new one has its place here."""
-    return {
-        "PyTorch, float32, channels last": computing(subject, torch.channels_last),
-        "PyTorch, bfloat16, channels last": computing(subject, torch.channels_last, bf16=True),
-    }
+    ways = {"PyTorch, float32, channels last": computing(subject, torch.channels_last)}
+    if computes_bfloat16():
+        ways["PyTorch, bfloat16, channels last"] = computing(subject, torch.channels_last, bf16=True)
+    else:
+        bench.leave_out("inference, bfloat16", "this processor has no arithmetic for it")
+    return ways
 
 
 def computing(subject: Subject, memory_format: torch.memory_format, *, bf16: bool = False) -> Way:

@@ -16,7 +16,7 @@ import torch
 
 from vireid import recipes
 from vireid.bench.growth import grown
-from vireid.bench.measure import Line, close, counted, one_thread
+from vireid.bench.measure import Line, close, computes_bfloat16, counted, one_thread
 from vireid.bench.run import Bench
 from vireid.data.batch import Batch
 from vireid.data.size import Size
@@ -90,12 +90,16 @@ def layouts(bench: Bench) -> Iterator[Line]:
     config = sized(bench, paper, {"non_local": "code"})
     usual, last, bf16 = "float32, channels first", "float32, channels last", "bfloat16, channels last"
     wide = "attention of half the channels, float32, channels last"
+    contenders = {
+        usual: step_of("agw", config, memory_format=torch.contiguous_format),
+        last: step_of("agw", config),
+    }
+    if computes_bfloat16():
+        contenders[bf16] = step_of("agw", config, bf16=True)
+    else:
+        bench.leave_out("training, bfloat16", "this processor has no arithmetic for it")
     timed = bench.timed(
-        {
-            usual: step_of("agw", config, memory_format=torch.contiguous_format),
-            last: step_of("agw", config),
-            bf16: step_of("agw", config, bf16=True),
-        },
+        contenders,
         agree=close(0.05),
         others={wide: step_of("agw", sized(bench, paper))},
         rounds=ROUNDS,
@@ -103,7 +107,8 @@ def layouts(bench: Bench) -> Iterator[Line]:
     what = f"AGW with attention of width 1, {_size(config)}"
     pictures = _pictures()
     yield counted(timed.line(what, baseline=usual, ours=last, goal=1.2, limit=1.2), pictures, "pictures")
-    yield counted(timed.line(what, baseline=usual, ours=bf16, goal=2.3, limit=2.8), pictures, "pictures")
+    if bf16 in contenders:
+        yield counted(timed.line(what, baseline=usual, ours=bf16, goal=2.3, limit=2.8), pictures, "pictures")
     yield counted(timed.line(what, baseline=last, ours=wide, goal=1.1, larger=False), pictures, "pictures")
 
 
