@@ -35,7 +35,7 @@ help:
 	@echo "make mutants   put small faults into the package, one at a time, and count those that the tests notice (hours)"
 	@echo "make pretrain  train the small trunk of weights=world again, into pretrain/ (most of an hour on two cores)"
 	@echo "make study     train and test what docs/results/study lacks, and write the tables (hours)"
-	@echo "make bench     the benchmarks, as ratios against baselines measured in the same run"
+	@echo "make bench     vireid bench: how fast vireid is here, as ratios to baselines (ten minutes)"
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make tables    write the tables of settings into the pages, from the code"
 	@echo "make install   set up $(VENV) only"
@@ -102,7 +102,7 @@ study: install
 	$(BIN)/python studies/results.py
 
 bench: install
-	@for area in benchmarks/*.py; do echo "== $$area"; $(BIN)/python $$area || exit 1; done
+	$(BIN)/vireid bench
 
 docs: install
 	@$(BIN)/python -m pip install -q -e ".[docs]"

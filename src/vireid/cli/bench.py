@@ -1,121 +1,166 @@
-"""`vireid bench search` and `vireid bench store`: how fast a gallery is, on this machine."""
+"""`vireid bench`: how fast vireid is on this machine, as ratios to baselines of the same run."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vireid.cli import console
+from vireid.data.errors import BadInput
 
 if TYPE_CHECKING:
-    from vireid.gallery.bench.ratios import Benched
+    from vireid.bench.comparison import Compared
+    from vireid.bench.measure import Line
+    from vireid.bench.run import Benched
 
-SIZES = {
-    "rows": "vectors of the area matrix (100000)",
-    "width": "their numbers (2048)",
-    "large_rows": "vectors of the area large (1000000)",
-    "large_width": "their numbers (512)",
-    "milvus_rows": "vectors of the area milvus (20000)",
-    "pictures": "pictures of the area build (1000)",
-    "requests": "searches at the same time, area service (64)",
-    "rounds": "how often each contender is measured (7)",
+# Option → the areas that take it.
+TAKEN_BY = {
+    "parts": ("search",),
+    "large_rows": ("search",),
+    "large_width": ("search",),
+    "milvus_rows": ("search",),
+    "pictures": ("search",),
+    "requests": ("search",),
+    "workers": ("search",),
+    "model": ("search",),
+    "store": ("search", "store"),
+    "rows": ("search", "store"),
+    "width": ("search", "store"),
+    "kills": ("store",),
+    "seed": ("store",),
+    "keep": ("store",),
 }
+OPTIONS = {"parts": "--area"}  # those whose option has another name
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
-    """Add the verb group."""
-    what = "Measure how fast a gallery is, as ratios to baselines of the same run."
-    group = verbs.add_parser("bench", help="measure how fast a gallery is", description=what)
-    group.set_defaults(verb_function=lambda options: group.print_help())
-    nouns = group.add_subparsers(dest="noun", metavar="VERB")
+    """Add the verb."""
+    from vireid.bench.areas import about, areas
 
-    search = nouns.add_parser(
-        "search",
-        help="ratios to named baselines",
-        description="Compare building, searching and serving a gallery with named baselines: NumPy, faiss, pymilvus, a "
-        "bare loop, requests one after another. The contenders run in turns, and the median of the rounds counts. An "
-        "area that lacks memory, disk or a package is left out, and said. What is written is removed afterwards.",
+    verb = verbs.add_parser(
+        "bench",
+        help="measure how fast vireid is here, as ratios to baselines",
+        description="Compare vireid with named baselines that do the same work. The contenders run in turns, and the "
+        "median of the rounds counts. What cannot be measured here is left out, and said. What is written is removed.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="areas:\n" + "\n".join(f"  {name:12}{about(name)}" for name in areas()),
     )
-    search.add_argument("--area", nargs="+", metavar="AREA", help="build, matrix, large, service, milvus; default: all")
-    search.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, and no ratio")
-    for name, meaning in SIZES.items():
-        search.add_argument(f"--{name.replace('_', '-')}", type=console.count, metavar="N", help=meaning)
-    search.add_argument("--store", metavar="URL", help="a server for the area milvus; default: milvus-lite, if there")
-    search.add_argument(
-        "--model", type=Path, metavar="RUN", help="for build and service; default: a small untrained one"
+    verb.add_argument("areas", nargs="*", metavar="AREA", help="what is measured; default: all but store")
+    verb.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, and no ratio")
+    verb.add_argument("--growth", action="store_true", help="also measure how the time grows with sizes")
+    verb.add_argument("--rounds", type=console.count, metavar="N", help="how often each contender is measured")
+    verb.add_argument(
+        "--compare", type=Path, metavar="FILE", help="name what is slower than in this earlier --json file"
     )
-    search.add_argument("--workers", type=console.count, default=0, metavar="N", help="loading processes (default 0)")
-    console.add_json(search, "write the ratios as JSON")
-    search.set_defaults(verb_function=run_search)
+    console.add_json(verb, "write the ratios as JSON, with the seconds of each round")
+    _add_search(verb)
+    _add_store(verb)
+    verb.set_defaults(verb_function=run)
 
-    store = nouns.add_parser(
-        "store",
-        help="fill a store, kill the writer, go on, compare",
-        description="Fill a store from a process that is killed at random moments, go on each time where it was, "
-        "compare the answers with a plain loop over all vectors, and print rates, times and sizes.",
+
+def _add_search(verb: argparse.ArgumentParser) -> None:
+    both = verb.add_argument_group("for search and store")
+    both.add_argument("--rows", type=console.count, metavar="N", help="vectors (100000)")
+    both.add_argument("--width", type=console.count, metavar="N", help="numbers of a vector (2048)")
+    both.add_argument(
+        "--store",
+        metavar="URL",
+        help="store: a new folder, or milvus://host:port/name; search: a server for its part milvus",
     )
-    store.add_argument("--store", required=True, metavar="URL", help="a new folder, or milvus://host:port/name")
-    store.add_argument("--rows", type=console.count, default=100_000, metavar="N", help="vectors (100000)")
-    store.add_argument("--width", type=console.count, default=2048, metavar="N", help="their numbers (2048)")
-    store.add_argument("--kills", type=console.count, default=1, metavar="N", help="how often (1)")
-    store.add_argument("--rounds", type=console.count, default=7, metavar="N", help="how often a search is timed (7)")
-    store.add_argument("--seed", type=console.count, default=0, metavar="S", help="of the moments of the kills")
-    store.add_argument("--keep", action="store_true", help="leave the store there at the end")
-    console.add_json(store, "write the figures as JSON")
-    store.set_defaults(verb_function=run_store)
+    group = verb.add_argument_group("only for search")
+    group.add_argument(
+        "--area",
+        nargs="+",
+        dest="parts",
+        metavar="PART",
+        help="build, matrix, large, service, milvus; default: all of them",
+    )
+    group.add_argument("--large-rows", type=console.count, metavar="N", help="vectors of the part large (1000000)")
+    group.add_argument("--large-width", type=console.count, metavar="N", help="their numbers (512)")
+    group.add_argument("--milvus-rows", type=console.count, metavar="N", help="vectors of the part milvus (20000)")
+    group.add_argument("--pictures", type=console.count, metavar="N", help="pictures of the part build (1000)")
+    group.add_argument("--requests", type=console.count, metavar="N", help="searches at once, part service (64)")
+    group.add_argument("--model", type=Path, metavar="RUN", help="of build and service; default: a small untrained one")
+    group.add_argument("--workers", type=console.count, metavar="N", help="loading processes of build (0)")
 
 
-def run_search(options: argparse.Namespace) -> None:
-    """Measure, and print the ratios."""
-    from vireid.gallery.bench.ratios import QUICK, BenchOptions, bench
+def _add_store(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("only for store")
+    group.add_argument("--kills", type=console.count, metavar="N", help="how often the writer is killed (1)")
+    group.add_argument("--seed", type=console.count, metavar="S", help="of the moments of the kills (0)")
+    group.add_argument("--keep", action="store_true", default=None, help="leave the store there at the end")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, print the table, and compare."""
+    from vireid.bench.comparison import compare, read
+    from vireid.bench.run import BenchOptions, bench
     from vireid.training.progress import Terminal
 
-    sizes = {name: getattr(options, name) for name in SIZES if getattr(options, name) is not None}
-    areas = {} if options.area is None else {"areas": tuple(options.area)}
-    kept = {"store": options.store, "model": options.model, "workers": options.workers}
-    found = bench(BenchOptions(**{**(QUICK if options.quick else {}), **sizes, **areas, **kept}), Terminal())
-    print_ratios(found, quick=options.quick)
-    console.write_json(options.json, {**found.to_json(), "command": console.command()})
+    earlier = None if options.compare is None else read(options.compare)
+    asked = BenchOptions(
+        areas=tuple(dict.fromkeys(options.areas)),
+        quick=options.quick,
+        rounds=options.rounds,
+        growth=options.growth,
+        options=_of_areas(options),
+    )
+    found = bench(asked, Terminal())
+    print_lines(found, quick=options.quick)
+    console.write_json(options.json, found.to_json(console.command()))
+    if options.compare is not None and earlier is not None:
+        print_compared(compare(earlier, found.lines, found.surroundings), options.compare)
 
 
-def print_ratios(found: Benched, *, quick: bool) -> None:
-    """The table, what is missing, and the machine."""
-    marks = {True: "met", False: "not met", None: ""} if not quick else {}
-    lines = []
-    for one in found.ratios:
-        wanted = "–" if one.target is None else f"{'≥' if one.speed else '≤'} {one.target:.3g}"
-        times = [f"{1000 * seconds:,.2f}" for seconds in (one.baseline_seconds, one.ours_seconds)]
-        lines.append(
-            [one.area, one.what, one.baseline, one.ours, *times, f"{one.value:.2f}", wanted, marks.get(one.met, "")]
-        )
-    if lines:
-        header = ["area", "what", "baseline", "ours", "baseline ms", "ours ms", "ratio", "target", ""]
-        print(console.table(header, lines, left=4))
-    for area, why in found.missing.items():
-        print(f"{area}: not measured: {why}")
+def _of_areas(options: argparse.Namespace) -> Mapping[str, Mapping[str, Any]]:
+    """Area → the values of its options that were given.
+
+    Raises:
+        BadInput: no area that is measured takes one of them.
+    """
+    measured = options.areas or ["search"]
+    found: dict[str, dict[str, Any]] = {}
+    for name, takers in TAKEN_BY.items():
+        if (value := getattr(options, name)) is None:
+            continue
+        if not (own := [area for area in takers if area in measured]):
+            option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+            raise BadInput(f"{option} is only for {' and '.join(takers)}: vireid bench {takers[-1]} {option} …")
+        for area in own:
+            found.setdefault(area, {})[name] = value
+    return found
+
+
+def print_lines(found: Benched, *, quick: bool) -> None:
+    """The table, what is said below it, what is left out, and the machine."""
+    from vireid.bench.words import HEADER, cells, growth_cells
+
+    measured = [one for one in found.lines if "exponent" not in one.figures]
+    if measured:
+        print(console.table(HEADER, [cells(one) for one in measured], left=4))
+        print("seconds are medians of wall time (processor time); ratios are medians over rounds (smallest–largest)")
+    if grown := [one for one in found.lines if "exponent" in one.figures]:
+        print()
+        print(console.table(["area", "what", "seconds", "exponent"], [growth_cells(one) for one in grown], left=2))
+    _print_below(found.lines)
+    for what, why in found.left_out.items():
+        print(f"{what}: not measured: {why}")
     machine = found.surroundings.hardware
-    threads = f"{machine.cores} cores, {machine.threads} threads"
-    print(f"{machine.processor}, {threads}; ratios are medians over rounds, times are medians too")
+    print(f"{machine.processor}, {machine.cores} cores, {machine.threads} threads")
     if quick:
         print("--quick: the sizes are too small to say anything about speed")
 
 
-def run_store(options: argparse.Namespace) -> None:
-    """Fill, kill, go on, compare, and print the figures."""
-    from vireid.data.stored import as_json
-    from vireid.gallery.bench.resume import StoreOptions, bench_store
-    from vireid.training.progress import Terminal
+def _print_below(lines: tuple[Line, ...]) -> None:
+    for line in lines:
+        for note in line.notes:
+            print(note)
 
-    names = ("store", "rows", "width", "kills", "rounds", "seed", "keep")
-    found = bench_store(StoreOptions(**{name: getattr(options, name) for name in names}), Terminal())
-    lines = [["rows", f"{found.rows:,} × {found.width}"], ["rows a second", f"{found.rows_per_second:,.0f}"]]
-    for one in found.killed:
-        told = f"{one.acknowledged:,} acknowledged, {one.stored:,} there, open in {one.seconds:.2f} s"
-        lines.append(["killed", told])
-    lines += [[name, f"{1000 * seconds:,.1f} ms"] for name, seconds in found.seconds.items()]
-    if found.disk is not None:
-        lines.append(["on disk", f"{found.disk / 1e9:.2f} GB"])
-    print(console.table(["what", "measured"], lines))
-    print("the answers are those of a plain loop over all vectors: ids and float64 scores are equal")
-    console.write_json(options.json, {**as_json(found), "command": console.command()})
+
+def print_compared(compared: Compared, file: Path) -> None:
+    """What is different from an earlier run, the slower lines last."""
+    print(f"compared with {file}: {compared.lines} lines, {len(compared.slower)} slower")
+    for said in (*compared.notes, *compared.slower):
+        print(said)

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from vireid.data.errors import unknown
 
-# With at most this many keys, plain matrix products are faster on a CPU than the fused kernel. See
-# benchmarks/wrim_net.py.
+# With at most this many keys, plain matrix products are faster on a CPU than the fused kernel. It is measured by
+# `vireid bench training`.
 FEW_KEYS = 64
 
 

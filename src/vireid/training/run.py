@@ -255,14 +255,16 @@ class RunFacts:
         return all(one.same for one in self.extensions)
 
 
-def surroundings(files: Iterable[Path] = ()) -> Surroundings:
+def surroundings(files: Iterable[Path] = (), packages: Iterable[str] = ()) -> Surroundings:
     """Versions, git commit and hardware as they are now.
 
     Args:
         files: code that is used beside the package, such as a recipe's file. The commit gets a + if one of them is not
             in it.
+        packages: packages whose versions count beside those of every run.
     """
-    versions = {name: _version(name) for name in ("vireid", "torch", "numpy", "pillow", "accelerate", "numba")}
+    always = ("vireid", "torch", "numpy", "pillow", "accelerate", "numba")
+    versions = {name: _version(name) for name in (*always, *packages)}
     return Surroundings(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"python": platform.python_version(), **versions},

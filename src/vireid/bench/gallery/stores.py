@@ -1,37 +1,21 @@
-"""The areas of `vireid bench search` that search made-up vectors: in memory, in a folder, and in Milvus."""
+"""The parts of the area `search` that search made-up vectors: in memory, in a folder, and in Milvus."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vireid.bench.gallery.server import lite_server
+from vireid.bench.gallery.vectors import MODEL, TOP, queries_of, row_id, rows_of, vectors_of
+from vireid.bench.measure import Line, Missing, Timed, need
+from vireid.bench.run import Bench
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
-from vireid.gallery.bench.ratios import (
-    MODEL,
-    TOP,
-    BenchOptions,
-    Missing,
-    Ratio,
-    Timed,
-    interleaved,
-    need,
-    queries_of,
-    row_id,
-    rows_of,
-    vectors_of,
-)
 from vireid.gallery.row import Where
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_gallery
@@ -43,17 +27,18 @@ EVERYTHING = Where(modality=Modality.VISIBLE)
 SIXTH = Where(modality=Modality.VISIBLE, cameras=("3",))
 
 
-def matrix_ratios(asked: BenchOptions, folder: Path, progress: Progress) -> list[Ratio]:
+def matrix_lines(bench: Bench) -> list[Line]:
     """One query against NumPy's usual method, and a filter against none."""
+    asked, folder = bench.options, bench.folder
     size = asked.rows * asked.width
     need(memory=5 * size, disk=5.2 * size, folder=folder)
     vectors = np.empty((asked.rows, asked.width), np.float32)
     with open_gallery(folder / "gallery", model=MODEL, width=asked.width) as store:
-        _fill(store, asked.rows, asked.width, progress, vectors.__setitem__)
-        return matrix_timed(store, vectors, asked.rounds)
+        _fill(store, asked.rows, asked.width, bench.progress, vectors.__setitem__)
+        return _matrix_timed(store, vectors, bench)
 
 
-def matrix_timed(store: Store, vectors: np.ndarray, rounds: int) -> list[Ratio]:
+def _matrix_timed(store: Store, vectors: np.ndarray, bench: Bench) -> list[Line]:
     """The ratios of a store that holds these vectors."""
     codes, places = encode(vectors), np.arange(len(vectors))
     query = queries_of(1, *vectors.shape)
@@ -69,78 +54,90 @@ def matrix_timed(store: Store, vectors: np.ndarray, rounds: int) -> list[Ratio]:
     _agree("int8", sorted(exact(codes).tolist()), wanted)
     _agree("the folder", _found(store, query, EVERYTHING), [{row_id(n) for n in wanted}])
     base, whole, sixth = "NumPy, product and argpartition", "a folder, whole search", "a folder, 1 of 6 cameras"
-    timed = interleaved(
-        {
+    flat, coded = "float32, exact", "int8 first, exact"
+    timed = bench.timed(
+        {},
+        others={
             base: plain,
-            "float32, exact": lambda: exact(None),
-            "int8 first, exact": lambda: exact(codes),
+            flat: lambda: exact(None),
+            coded: lambda: exact(codes),
             whole: lambda: store.search(query, TOP, EVERYTHING),
             sixth: lambda: store.search(query, TOP, SIXTH),
         },
-        rounds,
     )
-    what = f"{len(vectors):,} × {vectors.shape[1]}, one query"
+    what = f"matrix: {len(vectors):,} × {vectors.shape[1]}, one query"
     return [
-        timed.ratio("matrix", what, "float32, exact", base, 1.0),
-        timed.ratio("matrix", what, "int8 first, exact", base, 0.5),
-        timed.ratio("matrix", what, whole, base, 0.5),
-        timed.ratio("matrix", what, sixth, whole, 0.5),
+        timed.line(what, baseline=base, ours=flat, goal=1.0, larger=False),
+        timed.line(what, baseline=base, ours=coded, goal=0.5, larger=False),
+        timed.line(what, baseline=base, ours=whole, goal=0.5, larger=False),
+        timed.line(what, baseline=whole, ours=sixth, goal=0.5, larger=False),
     ]
 
 
-def large_ratios(asked: BenchOptions, folder: Path, progress: Progress) -> list[Ratio]:
+def large_lines(bench: Bench) -> list[Line]:
     """One query and 64 queries against faiss's flat index, which also compares with every vector."""
     try:
         import faiss
     except ImportError:
         raise Missing("faiss is not installed: pip install faiss-cpu") from None
+    asked, folder = bench.options, bench.folder
     size = asked.large_rows * asked.large_width
     need(memory=5 * size, disk=5.2 * size, folder=folder)
     flat = faiss.IndexFlatIP(asked.large_width)
+    one, turns, many, ours, ours_many = (
+        "faiss flat, one",
+        "faiss flat, one after another",
+        "faiss flat, together",
+        "a folder, one",
+        "a folder, together",
+    )
     with open_gallery(folder / "gallery", model=MODEL, width=asked.large_width) as store:
-        _fill(store, asked.large_rows, asked.large_width, progress, lambda _, part: flat.add(part))
+        _fill(store, asked.large_rows, asked.large_width, bench.progress, lambda _, part: flat.add(part))
         queries = queries_of(MANY, asked.large_rows, asked.large_width)
         _, wanted = flat.search(queries, TOP)
         _agree("the folder", _found(store, queries, EVERYTHING), [{row_id(n) for n in line} for line in wanted])
-        timed = interleaved(
-            {
-                "faiss flat, one": lambda: flat.search(queries[:1], TOP),
-                "a folder, one": lambda: store.search(queries[:1], TOP, EVERYTHING),
-                "faiss flat, one after another": lambda: [flat.search(one[None], TOP) for one in queries],
-                "faiss flat, together": lambda: flat.search(queries, TOP),
-                "a folder, together": lambda: store.search(queries, TOP, EVERYTHING),
+        timed = bench.timed(
+            {},
+            others={
+                one: lambda: flat.search(queries[:1], TOP),
+                ours: lambda: store.search(queries[:1], TOP, EVERYTHING),
+                turns: lambda: [flat.search(one[None], TOP) for one in queries],
+                many: lambda: flat.search(queries, TOP),
+                ours_many: lambda: store.search(queries, TOP, EVERYTHING),
             },
-            asked.rounds,
         )
-    what = f"{asked.large_rows:,} × {asked.large_width}"
-    many = f"{what}, {MANY} queries"
+    what = f"large: {asked.large_rows:,} × {asked.large_width}"
     return [
-        timed.ratio("large", f"{what}, one query", "a folder, one", "faiss flat, one", 1 / 5),
-        timed.ratio("large", many, "a folder, together", "faiss flat, one after another", 1 / 8),
-        timed.ratio("large", many, "a folder, together", "faiss flat, together", None),
+        timed.line(f"{what}, one query", baseline=one, ours=ours, goal=1 / 5, larger=False),
+        timed.line(f"{what}, {MANY} queries", baseline=turns, ours=ours_many, goal=1 / 8, larger=False),
+        timed.line(f"{what}, {MANY} queries", baseline=many, ours=ours_many, larger=False),
     ]
 
 
-def milvus_ratios(asked: BenchOptions, folder: Path, progress: Progress) -> list[Ratio]:
+def milvus_lines(bench: Bench) -> list[Line]:
     """Our adapter against bare pymilvus, in the server that was named, or in milvus-lite's."""
     if importlib.util.find_spec("pymilvus") is None:
         raise Missing("pymilvus is not installed: pip install 'vireid[milvus]'")
+    asked = bench.options
     with contextlib.ExitStack() as held:
-        url = asked.store or f"milvus://127.0.0.1:{held.enter_context(lite_server(folder / 'lite'))}/bench"
+        url = asked.store or f"milvus://127.0.0.1:{held.enter_context(lite_server(bench.folder / 'lite'))}/bench"
         free_address(url)
         store = held.enter_context(open_gallery(url, model=MODEL, width=asked.large_width))
         client, collection = held.enter_context(bare_client(url))
         held.callback(client.drop_collection, collection)
-        _fill(store, asked.milvus_rows, asked.large_width, progress, lambda *_: None)
-        timed = milvus_timed(store, client, collection, asked)
+        _fill(store, asked.milvus_rows, asked.large_width, bench.progress, lambda *_: None)
+        timed = _milvus_timed(store, client, collection, bench)
     server = "the given server" if asked.store else "milvus-lite"
-    what = f"{asked.milvus_rows:,} × {asked.large_width} in {server}, one query"
-    with_vectors = timed.ratio("milvus", what, "vireid", "pymilvus, with vectors", 1.3)
-    return [with_vectors, timed.ratio("milvus", what, "vireid", "pymilvus, ids only", None)]
+    what = f"milvus: {asked.milvus_rows:,} × {asked.large_width} in {server}, one query"
+    return [
+        timed.line(what, baseline="pymilvus, with vectors", ours="vireid", goal=1.3, limit=1.0, larger=False),
+        timed.line(what, baseline="pymilvus, ids only", ours="vireid", larger=False),
+    ]
 
 
-def milvus_timed(store: Store, client: Any, collection: str, asked: BenchOptions) -> Timed:
+def _milvus_timed(store: Store, client: Any, collection: str, bench: Bench) -> Timed:
     """The adapter and the bare client, with the same consistency and the same filter."""
+    asked = bench.options
     query = queries_of(1, asked.milvus_rows, asked.large_width)
 
     def bare(fields: list[str]) -> list[Any]:
@@ -150,13 +147,13 @@ def milvus_timed(store: Store, client: Any, collection: str, asked: BenchOptions
         return client.search(collection, data=data, output_fields=fields, consistency_level=level, **asked_for)
 
     _agree("the adapter", _found(store, query, EVERYTHING), [{hit["id"] for hit in bare(["id"])[0]}])
-    return interleaved(
-        {
+    return bench.timed(
+        {},
+        others={
             "pymilvus, with vectors": lambda: bare(["id", "vector"]),
             "pymilvus, ids only": lambda: bare(["id"]),
             "vireid": lambda: store.search(query, TOP, EVERYTHING),
         },
-        asked.rounds,
     )
 
 
@@ -186,67 +183,6 @@ def free_address(url: str) -> None:
             return
         raise
     raise BadInput(f"{url} is there already: the benchmark makes a gallery of its own, so give another name")
-
-
-@contextlib.contextmanager
-def lite_server(folder: Path, *, seconds: float = 60) -> Iterator[int]:
-    """milvus-lite's server on the loopback address, with its data in a folder: the port.
-
-    Raises:
-        Missing: it is not installed, or does not start.
-    """
-    beside = Path(sys.executable).with_name("milvus-lite")
-    program = str(beside) if beside.exists() else shutil.which("milvus-lite")
-    if program is None:
-        raise Missing("there is no server: give one with --store milvus://host:port/name, or pip install milvus-lite")
-    port = free_port()
-    command = [program, "server", "--data-dir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-    log = folder.with_suffix(".log")
-    with open(log, "ab") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT)
-    try:
-        wait_for_port(port, process, seconds=seconds, name="milvus-lite's server", log=log)
-        yield port
-    finally:
-        stop(process)
-
-
-def stop(process: subprocess.Popen) -> None:
-    """Ask a process to end; after 20 seconds, kill it."""
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def wait_for_port(port: int, process: subprocess.Popen, *, seconds: float, name: str, log: Path) -> None:
-    """Wait until a process that was started accepts connections.
-
-    Raises:
-        Missing: it ends before, or takes longer.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise Missing(f"{name} did not start: {last_words(log)}")
-        time.sleep(0.1)
-
-
-def last_words(log: Path) -> str:
-    """The last line that a process wrote."""
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip()[-300:] for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-def free_port() -> int:
-    """A port of the loopback address that nothing listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def _fill(store: Store, count: int, width: int, progress: Progress, also: Callable[[Any, np.ndarray], object]) -> None:

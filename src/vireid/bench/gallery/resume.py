@@ -1,6 +1,6 @@
-"""`vireid bench store`: a store is filled by a process that is killed, filled to the end by another one, and searched.
+"""The area `store`: a store is filled by a process that is killed, filled to the end by another one, and searched.
 
-The rows are made up (`vireid.gallery.bench.ratios.vectors_of`). What the store answers at the end is compared with a
+The rows are made up (`vireid.bench.gallery.vectors.vectors_of`). What the store answers at the end is compared with a
 plain loop over all vectors: ids and float64 scores must be equal.
 """
 
@@ -14,17 +14,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from vireid.bench.gallery import writer
+from vireid.bench.gallery.stores import bare_client, free_address
+from vireid.bench.gallery.vectors import BATCH, CAMERAS, TOP, part_of, queries_of, row_id, vectors_of
+from vireid.bench.measure import Timed
+from vireid.bench.run import Bench
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.data.settings import Count, Whole, options
-from vireid.gallery.bench.ratios import BATCH, CAMERAS, MODEL, TOP, part_of, queries_of, row_id, rows_of, vectors_of
 from vireid.gallery.row import Where
 from vireid.gallery.store import Hit, Store, ranked
 from vireid.gallery.store import open as open_gallery
@@ -34,6 +37,7 @@ from vireid.training.progress import Progress, Quiet
 CHECKED = 8
 """Queries whose answers are compared with the plain loop, without a filter and with one."""
 MANY = 64
+ONE, SIXTH, TOGETHER, COUNT = "one query", "one query, 1 of 6 cameras", f"{MANY} queries", "count"
 EVERYTHING = Where(modality=Modality.VISIBLE)
 CAMERA = 3
 ONE_CAMERA = Where(modality=Modality.VISIBLE, cameras=(str(CAMERA),))
@@ -41,24 +45,30 @@ ONE_CAMERA = Where(modality=Modality.VISIBLE, cameras=(str(CAMERA),))
 
 @options
 class StoreOptions:
-    """What `vireid bench store` is asked to do.
+    """The options of `vireid bench store`.
 
     Attributes:
         store: a folder that is not there yet, or `milvus://host:port/name` with a free name.
         rows, width: how many vectors, and how long.
         kills: how often the writing process is killed, at random moments.
-        rounds: how often each search is measured.
         seed: of the moments.
         keep: leave the store there at the end.
     """
 
-    store: str
+    store: str = ""
     rows: Count = 100_000
     width: Count = 2048
     kills: Whole = 1
-    rounds: Count = 7
     seed: Whole = 0
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.store:
+            raise BadInput("the area store needs --store: a new folder, or milvus://host:port/name with a free name")
+
+
+QUICK: Mapping[str, int] = {"rows": 5000, "width": 32}
+"""The sizes of `--quick`."""
 
 
 @dataclass(frozen=True)
@@ -77,32 +87,30 @@ class Killed:
 
 
 @dataclass(frozen=True)
-class StoreFigures:
-    """What `vireid bench store` measured.
+class Filled:
+    """What was found of a store that was filled in spite of kills.
 
     Attributes:
-        rows, width: what was stored.
         rows_per_second: of the writing, with the time in which the processes start.
         killed: what was found after each kill.
-        seconds: search → the median of its seconds.
+        searches: the seconds of four kinds of calls: `ONE`, `SIXTH`, `TOGETHER` and `COUNT`.
         disk: bytes of a folder; None for a server.
     """
 
-    rows: int
-    width: int
     rows_per_second: float
     killed: tuple[Killed, ...]
-    seconds: dict[str, float]
+    searches: Timed
     disk: int | None
 
 
-def bench_store(asked: StoreOptions, progress: Progress = Quiet()) -> StoreFigures:  # noqa: B008 has no state
+def fill(bench: Bench) -> Filled:
     """Fill a store in spite of kills, compare its answers, and measure its searches.
 
     Raises:
         BadInput: the store is there already, or cannot be used.
         RuntimeError: an acknowledged row is lost, or an answer is wrong.
     """
+    asked: StoreOptions = bench.options
     _check_free(asked.store)
     draw = random.Random(asked.seed)
     goals = sorted(draw.sample(range(1, max(asked.rows // BATCH, asked.kills + 1)), asked.kills))
@@ -111,17 +119,17 @@ def bench_store(asked: StoreOptions, progress: Progress = Quiet()) -> StoreFigur
         if done == asked.rows:  # the process was faster than the kill
             break
         start = time.perf_counter()
-        done, ended = write(asked, done, goal, draw.random(), progress)
+        done, ended = write(asked, done, goal, draw.random(), bench.progress)
         seconds += time.perf_counter() - start
         if not ended:
             killed.append(_after_kill(asked, done))
-            progress.say(f"killed after {done:,} rows were acknowledged; {killed[-1].stored:,} are there")
+            bench.progress.say(f"killed after {done:,} rows were acknowledged; {killed[-1].stored:,} are there")
     with open_gallery(asked.store) as store:
         if (count := store.count()) != asked.rows:
             raise RuntimeError(f"{asked.rows:,} rows were acknowledged, and {count:,} are there")
-        check_answers(store, asked.rows, asked.width, progress)
-        searches = measured(store, asked)
-    found = StoreFigures(asked.rows, asked.width, asked.rows / seconds, tuple(killed), searches, _disk(asked.store))
+        check_answers(store, asked.rows, asked.width, bench.progress)
+        searches = searched(store, bench)
+    found = Filled(asked.rows / seconds, tuple(killed), searches, _disk(asked.store))
     if not asked.keep:
         _remove(asked.store)
     return found
@@ -144,7 +152,7 @@ def write(asked: StoreOptions, done: int, goal: int, moment: float, progress: Pr
         BadInput: it failed.
     """
     words = [asked.store, str(asked.rows), str(asked.width), str(done)]
-    child = subprocess.Popen([sys.executable, "-m", __name__, *words], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-m", writer.__name__, *words], stdout=subprocess.PIPE, text=True)
     batches, last = [], time.perf_counter()
     with progress.bar(f"writing {asked.rows:,} × {asked.width}") as advance, child:
         assert child.stdout is not None
@@ -160,15 +168,6 @@ def write(asked: StoreOptions, done: int, goal: int, moment: float, progress: Pr
     if child.returncode not in (0, -signal.SIGKILL):
         raise BadInput(f"the writing process failed with code {child.returncode}; what it said stands above")
     return done, child.returncode == 0
-
-
-def _write_here(url: str, rows: int, width: int, done: int) -> None:
-    """What the other process does: write the rest, and print how many rows are acknowledged after each batch."""
-    with open_gallery(url, model=MODEL, width=width) as store:
-        for first in range(done - done % BATCH, rows, BATCH):
-            part = part_of(first, rows, width)
-            store.upsert(rows_of(first, part))
-            print(first + len(part), flush=True)
 
 
 def _after_kill(asked: StoreOptions, acknowledged: int) -> Killed:
@@ -234,25 +233,16 @@ def _better(
     return ranked(ids, np.concatenate([[hit.score for hit in known], scores(query, part[new])]), TOP)
 
 
-def measured(store: Store, asked: StoreOptions) -> dict[str, float]:
-    """The median seconds of four searches. Each is called once before."""
-    many = queries_of(MANY, asked.rows, asked.width)
-    searches: dict[str, Callable[[], Any]] = {
-        "one query": lambda: store.search(many[:1], TOP, EVERYTHING),
-        "one query, 1 of 6 cameras": lambda: store.search(many[:1], TOP, ONE_CAMERA),
-        f"{MANY} queries": lambda: store.search(many, TOP, EVERYTHING),
-        "count": lambda: store.count(ONE_CAMERA),
+def searched(store: Store, bench: Bench) -> Timed:
+    """The seconds of three searches and of counting."""
+    many = queries_of(MANY, bench.options.rows, bench.options.width)
+    calls = {
+        ONE: lambda: store.search(many[:1], TOP, EVERYTHING),
+        SIXTH: lambda: store.search(many[:1], TOP, ONE_CAMERA),
+        TOGETHER: lambda: store.search(many, TOP, EVERYTHING),
+        COUNT: lambda: store.count(ONE_CAMERA),
     }
-    found = {}
-    for name, search in searches.items():
-        search()
-        times = []
-        for _ in range(asked.rounds):
-            start = time.perf_counter()
-            search()
-            times.append(time.perf_counter() - start)
-        found[name] = statistics.median(times)
-    return found
+    return bench.timed({}, others=calls)
 
 
 # --- the store itself -------------------------------------------------------------------------------------------------
@@ -263,8 +253,6 @@ def _check_free(url: str) -> None:
     if "://" not in url and os.path.lexists(url):
         raise BadInput(f"{url} is there already: the benchmark fills a store of its own, so give another name")
     if "://" in url:
-        from vireid.gallery.bench.vectors import free_address
-
         free_address(url)
 
 
@@ -279,11 +267,5 @@ def _remove(url: str) -> None:
     if "://" not in url:
         shutil.rmtree(url)
         return
-    from vireid.gallery.bench.vectors import bare_client
-
     with bare_client(url) as (client, collection):
         client.drop_collection(collection)
-
-
-if __name__ == "__main__":
-    _write_here(sys.argv[1], *map(int, sys.argv[2:]))

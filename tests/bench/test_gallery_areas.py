@@ -1,4 +1,4 @@
-"""`vireid bench`: what is measured is what is said, contenders agree, and a killed writer loses nothing."""
+"""The areas `search` and `store`: contenders find the same pictures, and a killed writer loses nothing."""
 
 from __future__ import annotations
 
@@ -10,81 +10,61 @@ import numpy as np
 import pytest
 
 from tests.gallery.servers import LITE
-from vireid.cli.main import main
-from vireid.data.errors import BadInput
-from vireid.gallery.bench import requests as bench_service
-from vireid.gallery.bench import resume as bench_resume
-from vireid.gallery.bench import vectors as bench_search
-from vireid.gallery.bench.ratios import (
+from vireid.bench.areas import store as store_area
+from vireid.bench.gallery import resume, service, stores
+from vireid.bench.gallery.options import QUICK, SearchOptions
+from vireid.bench.gallery.resume import StoreOptions, check_answers, plain_answers
+from vireid.bench.gallery.server import lite_server
+from vireid.bench.gallery.vectors import (
     CAMERAS,
     MODEL,
-    QUICK,
     TOP,
-    BenchOptions,
-    Missing,
-    Timed,
-    bench,
-    interleaved,
-    need,
     part_of,
     queries_of,
     row_id,
     rows_of,
     vectors_of,
 )
-from vireid.gallery.bench.resume import StoreOptions, bench_store, check_answers, plain_answers
+from vireid.bench.run import Bench, BenchOptions, bench
+from vireid.cli.main import main
+from vireid.data.errors import BadInput
 from vireid.gallery.store import Store
 from vireid.gallery.store import open as open_gallery
 from vireid.training.progress import Quiet
 
 
-class Machine:
-    """A clock that contenders move on by themselves: each takes the next of its own seconds."""
-
-    def __init__(self, seconds: dict[str, list[float]]) -> None:
-        self.now, self.calls = 0.0, []
-        self._left = {name: iter(own) for name, own in seconds.items()}
-
-    def contender(self, name: str):
-        def run() -> None:
-            self.calls.append(name)
-            self.now += next(self._left[name])
-
-        return run
-
-    def measured(self, rounds: int) -> Timed:
-        contenders = {name: self.contender(name) for name in self._left}
-        return interleaved(contenders, rounds, clock=lambda: self.now)
+def searching(folder: Path, **given) -> Bench:
+    """What the parts of the area `search` get with `--quick`."""
+    return Bench(folder, quick=True, options=SearchOptions(**{**QUICK, **given}))
 
 
-def test_contenders_take_turns_and_the_first_call_of_each_does_not_count():
-    machine = Machine({"base": [100, 1, 2, 9], "ours": [200, 3, 4, 9]})
-    timed = machine.measured(3)
-    assert machine.calls == ["base", "ours", "base", "ours", "ours", "base", "base", "ours"]
-    assert timed.seconds == {"base": (1, 2, 9), "ours": (3, 4, 9)}
+def storing(place: Path, **given) -> Bench:
+    """What the area `store` gets."""
+    return Bench(place.parent, rounds=1, options=StoreOptions(str(place), **given))
 
 
-def test_a_ratio_is_the_median_of_the_rounds_so_a_slow_round_does_not_count():
-    timed = Timed({"base": (1.0, 100.0, 2.0), "ours": (3.0, 200.0, 5.0)})
-    slower = timed.ratio("matrix", "", "ours", "base", 2.4)
-    assert (slower.value, slower.baseline_seconds, slower.ours_seconds) == (2.5, 2.0, 5.0)
-    assert slower.met is False
-    assert timed.ratio("matrix", "", "ours", "base", 2.5).met is True
-    assert timed.ratio("matrix", "", "ours", "base", None).met is None
-    speed = timed.ratio("build", "", "ours", "base", 0.4, speed=True)
-    assert speed.value == pytest.approx(0.4)  # of 1/3, 1/2 and 2/5
-    assert (speed.met, timed.ratio("build", "", "ours", "base", 0.41, speed=True).met) == (True, False)
+def test_a_part_that_does_not_fit_is_left_out_with_the_sizes():
+    given = {"parts": ("matrix",), "rows": 10**9}
+    found = bench(BenchOptions(areas=("search",), quick=True, options={"search": given}))
+    assert (found.lines, list(found.left_out)) == ((), ["search, matrix"])
+    assert "GB" in found.left_out["search, matrix"]
 
 
-def test_an_area_that_does_not_fit_is_left_out_with_the_sizes(tmp_path):
-    need(memory=1e9, disk=0, folder=tmp_path, free=1.2e9)
-    with pytest.raises(Missing, match=r"needs 2\.3 GB of memory, and 2\.2 GB are free"):
-        need(memory=2e9, disk=0, folder=tmp_path, free=2.2e9)
-    with pytest.raises(Missing, match="GB are free"):
-        need(memory=0, disk=1e18, folder=tmp_path)
-    found = bench(BenchOptions(**{**QUICK, "rows": 10**9}, areas=("matrix",)))
-    assert (found.ratios, list(found.missing)) == ((), ["matrix"])
-    assert "GB" in found.missing["matrix"]
+def test_what_takes_minutes_is_left_out_unless_search_is_named(monkeypatch):
+    measured = []
+    from vireid.bench.areas import search
+
+    parts = {part: lambda given, part=part: measured.append(part) or [] for part in search.PARTS}
+    monkeypatch.setattr(search, "MEASURED", parts)
+    left_out = {}
+    given = Bench(Path("."), options=SearchOptions(), leave_out=left_out.__setitem__)
+    list(search.measure(given))
+    assert measured == list(search.PARTS)
+    measured.clear()
+    unnamed = Bench(Path("."), named=False, options=SearchOptions(), leave_out=left_out.__setitem__)
+    list(search.measure(unnamed))
+    assert measured == [part for part in search.PARTS if part != "large"]
+    assert list(left_out) == ["search, large"]
 
 
 def test_the_vectors_are_made_again_part_by_part_and_lie_around_people():
@@ -109,16 +89,16 @@ def test_half_of_the_best_are_of_other_people_so_that_the_choice_at_the_end_is_c
     assert 5 <= np.sum(best < 10) <= 10
 
 
-@pytest.mark.parametrize("area", ["matrix", "large"])
-def test_contenders_that_find_other_pictures_are_not_compared(area, monkeypatch, tmp_path):
-    if area == "large":
+@pytest.mark.parametrize("part", ["matrix", "large"])
+def test_contenders_that_find_other_pictures_are_not_compared(part, monkeypatch, tmp_path):
+    if part == "large":
         pytest.importorskip("faiss")
-    asked, measure = BenchOptions(**QUICK), getattr(bench_search, f"{area}_ratios")
-    assert measure(asked, tmp_path, Quiet())
+    measure = getattr(stores, f"{part}_lines")
+    assert measure(searching(tmp_path))
     (tmp_path / "again").mkdir()
-    monkeypatch.setattr(bench_search, "rows_of", lambda first, part: rows_of(first, np.roll(part, 1, axis=0)))
+    monkeypatch.setattr(stores, "rows_of", lambda first, part: rows_of(first, np.roll(part, 1, axis=0)))
     with pytest.raises(RuntimeError, match="found other pictures"):
-        measure(asked, tmp_path / "again", Quiet())
+        measure(searching(tmp_path / "again"))
 
 
 def filled(place: Path, rows: int, width: int) -> Store:
@@ -143,7 +123,7 @@ def test_the_plain_answers_are_those_of_a_sort():
 def test_a_wrong_answer_of_a_store_is_noticed(tmp_path):
     with filled(tmp_path / "store", 2000, 16) as store:
         check_answers(store, 2000, 16)
-        best = store.search(queries_of(bench_resume.CHECKED, 2000, 16), TOP, bench_resume.ONE_CAMERA)[-1][-1]
+        best = store.search(queries_of(resume.CHECKED, 2000, 16), TOP, resume.ONE_CAMERA)[-1][-1]
         (row,) = store.get([best.id]).values()
         store.delete([best.id])
         with pytest.raises(RuntimeError, match="not that of the plain loop"):
@@ -155,25 +135,26 @@ def test_a_wrong_answer_of_a_store_is_noticed(tmp_path):
 @pytest.mark.process
 def test_a_store_is_filled_in_spite_of_kills(tmp_path):
     place = tmp_path / "store"
-    found = bench_store(StoreOptions(str(place), rows=20_000, width=16, kills=2, rounds=1, keep=True))
-    assert found.killed
-    for one in found.killed:
+    first, _ = store_area.measure(storing(place, rows=20_000, width=16, kills=2, keep=True))
+    killed = [resume.Killed(**one) for one in first.figures["killed"]]
+    assert killed
+    for one in killed:
         assert one.acknowledged % 1000 == 0
         assert one.acknowledged <= one.stored <= one.acknowledged + 1000
     with open_gallery(place) as store:
         assert store.count() == 20_000
-    assert found.disk == sum(file.stat().st_size for file in place.iterdir())
+    assert first.figures["disk"] == sum(file.stat().st_size for file in place.iterdir())
     with pytest.raises(BadInput, match="is there already"):
-        bench_store(StoreOptions(str(place)))
+        resume.fill(storing(place))
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(("lost", "said"), [("row", "rows were acknowledged"), ("vector", "is not there unchanged")])
 def test_a_row_that_was_acknowledged_and_is_lost_is_noticed(lost, said, tmp_path, monkeypatch):
     place = tmp_path / "store"
-    real = bench_resume._after_kill
+    real = resume._after_kill
 
-    def losing(asked: StoreOptions, acknowledged: int) -> bench_resume.Killed:
+    def losing(asked: StoreOptions, acknowledged: int) -> resume.Killed:
         with open_gallery(place) as store:
             last = row_id(acknowledged - 1)
             if lost == "row":
@@ -186,9 +167,9 @@ def test_a_row_that_was_acknowledged_and_is_lost_is_noticed(lost, said, tmp_path
                 store.upsert([other])
         return real(asked, acknowledged)
 
-    monkeypatch.setattr(bench_resume, "_after_kill", losing)
+    monkeypatch.setattr(resume, "_after_kill", losing)
     with pytest.raises(RuntimeError, match=said):
-        bench_store(StoreOptions(str(place), rows=20_000, width=16, rounds=1))
+        resume.fill(storing(place, rows=20_000, width=16))
 
 
 @pytest.mark.process
@@ -196,12 +177,12 @@ def test_the_adapter_is_compared_with_pymilvus_in_a_server_that_is_left_empty(tm
     pymilvus = pytest.importorskip("pymilvus")
     if not LITE.exists():
         pytest.skip("milvus-lite is not installed")
-    with bench_search.lite_server(tmp_path / "lite") as port:
+    with lite_server(tmp_path / "lite") as port:
         url = f"milvus://127.0.0.1:{port}/bench"
-        asked = BenchOptions(**QUICK, areas=("milvus",), store=url)
+        asked = BenchOptions(areas=("search",), quick=True, options={"search": {"parts": ("milvus",), "store": url}})
         found = bench(asked)
-        assert [one.baseline for one in found.ratios] == ["pymilvus, with vectors", "pymilvus, ids only"]
-        assert "the given server" in found.ratios[0].what
+        assert [one.baseline for one in found.lines] == ["pymilvus, with vectors", "pymilvus, ids only"]
+        assert "the given server" in found.lines[0].name
         client = pymilvus.MilvusClient(f"http://127.0.0.1:{port}")
         assert client.list_collections() == []
         client.close()
@@ -212,13 +193,11 @@ def test_the_adapter_is_compared_with_pymilvus_in_a_server_that_is_left_empty(tm
 
 @pytest.mark.slow
 def test_a_build_is_compared_with_a_loop_that_embeds_the_same_pictures(runs, tmp_path, monkeypatch):
-    asked = BenchOptions(**QUICK, model=runs["llcm"])
     seen = []
-    real = bench_service.embed_only
-    monkeypatch.setattr(bench_service, "embed_only", lambda *given: seen.append(real(*given)))
-    (found,) = bench_service.build_ratios(asked, tmp_path, Quiet())
-    assert found.speed
-    assert found.target == 0.9
+    real = service.embed_only
+    monkeypatch.setattr(service, "embed_only", lambda *given: seen.append(real(*given)))
+    (found,) = service.build_lines(searching(tmp_path, model=runs["llcm"]))
+    assert (found.larger, found.goal) == (True, 0.9)
     with open_gallery(tmp_path / "index-0") as store:
         rows = sorted(store.iterate(vectors=True), key=lambda row: row.path)
     stored = np.stack([row.vector for row in rows if row.vector is not None])
@@ -230,27 +209,34 @@ def test_a_build_is_compared_with_a_loop_that_embeds_the_same_pictures(runs, tmp
 @pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="fastapi is not installed")
 def test_searches_over_http_are_answered_and_timed(runs, tmp_path, monkeypatch):
     answers = []
-    real = bench_service.send
-    monkeypatch.setattr(bench_service, "send", lambda *given: answers.append(real(*given)))
-    asked = BenchOptions(**QUICK, model=runs["llcm"])
-    (found,) = bench_service.service_ratios(asked, tmp_path, Quiet())
-    assert found.speed
-    assert len(answers) == 2 * (1 + asked.rounds) * asked.requests
-    first, again = answers[: asked.requests], answers[asked.requests : 2 * asked.requests]
-    assert all(first)
-    assert sorted(first) == sorted(again)  # at the same time, each search gets the answer that it gets alone
+    real = service.send
+    monkeypatch.setattr(service, "send", lambda *given: answers.append(real(*given)) or answers[-1])
+    asked = searching(tmp_path, model=runs["llcm"])
+    (found,) = service.service_lines(asked)
+    assert found.larger
+    assert len(answers) == 2 * (1 + 2) * asked.options.requests
+    assert all(answers)
 
 
-def test_the_verb_prints_a_table_and_writes_json(tmp_path, capsys):
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="fastapi is not installed")
+def test_a_search_that_is_answered_otherwise_at_the_same_time_stops_the_run(runs, tmp_path, monkeypatch):
+    real, count = service.send, iter(range(10**6))
+    lost = QUICK["requests"] + 1  # one of those that are sent together
+    monkeypatch.setattr(service, "send", lambda *given: real(*given)[: 0 if next(count) == lost else None])
+    with pytest.raises(RuntimeError, match="computes something else"):
+        service.service_lines(searching(tmp_path, model=runs["llcm"]))
+
+
+def test_the_options_of_the_areas_are_those_of_the_verb(tmp_path, capsys):
     file = tmp_path / "ratios.json"
-    assert main(["bench", "search", "--quick", "--area", "matrix", "--json", str(file)]) == 0
+    words = ["bench", "search", "--quick", "--area", "matrix", "--rows", "1500", "--json", str(file)]
+    assert main(words) == 0
     printed = capsys.readouterr().out
     assert "NumPy, product and argpartition" in printed
-    assert "too small to say anything" in printed
     told = json.loads(file.read_text())
-    assert [one["target"] for one in told["ratios"]] == [1.0, 0.5, 0.5, 0.5]
-    assert told["hardware"]["processor"]
-    assert main(["bench", "search", "--area", "memory"]) == 2
-    assert "build, matrix, large, service, milvus" in capsys.readouterr().err
+    assert [one["goal"] for one in told] == [1.0, 0.5, 0.5, 0.5]
+    assert told[0]["name"] == "matrix: 1,500 × 64, one query"
     assert main(["bench", "store", "--store", str(tmp_path), "--rows", "10"]) == 2
     assert "is there already" in capsys.readouterr().err

@@ -1,11 +1,10 @@
-"""The areas of `vireid bench search` that need a model: building an index from pictures, and searches over HTTP."""
+"""The parts of the area `search` that need a model: building an index from pictures, and searches over HTTP."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import importlib.util
-import io
 import itertools
 import json
 import secrets
@@ -17,13 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
 
+from vireid.bench.gallery.server import free_port, last_words, stop, wait_for_port
+from vireid.bench.gallery.vectors import rows_of, vectors_of
+from vireid.bench.measure import Line, Missing, need
+from vireid.bench.pictures import jpegs, write_pictures
+from vireid.bench.run import Bench
 from vireid.data.modality import Modality
-from vireid.gallery.bench.ratios import BenchOptions, Missing, Ratio, interleaved, need, rows_of, vectors_of
 from vireid.gallery.build import BuildOptions, build
 from vireid.gallery.index import load_model, make_index
-from vireid.training.progress import Progress, Quiet
+from vireid.training.progress import Quiet
 
 SMALL = ("trunk=tiny", "weights=world", "epochs=1", "epoch_length=1", "identities_per_batch=2")
 """The model that is made if none is given: AGW's size of pictures, 288×144, and a small trunk."""
@@ -32,9 +34,10 @@ READY = 120.0
 """Seconds in which the service must be ready."""
 
 
-def build_ratios(asked: BenchOptions, folder: Path, progress: Progress) -> list[Ratio]:
+def build_lines(bench: Bench) -> list[Line]:
     """`vireid gallery build` against a bare loop that decodes and embeds the same pictures and keeps nothing."""
-    model = model_of(asked, folder, progress)
+    asked, folder = bench.options, bench.folder
+    model = model_of(bench)
     pictures = write_pictures(folder / "pictures", asked.pictures)
     numbers = itertools.count()
 
@@ -47,9 +50,9 @@ def build_ratios(asked: BenchOptions, folder: Path, progress: Progress) -> list[
         if done.embedded != asked.pictures:
             raise RuntimeError(f"the build embedded {done.embedded} of {asked.pictures} pictures")
 
-    timed = interleaved({"decode and embed only": bare, "gallery build": ours}, max(2, asked.rounds // 2))
-    what = f"{asked.pictures:,} pictures, {load_model(model).run.facts.name}, {asked.workers} workers"
-    return [timed.ratio("build", what, "gallery build", "decode and embed only", 0.9, speed=True)]
+    timed = bench.timed({"decode and embed only": bare, "gallery build": ours}, rounds=3)
+    what = f"build: {asked.pictures:,} pictures, {load_model(model).run.facts.name}, {asked.workers} workers"
+    return [timed.line(what, baseline="decode and embed only", ours="gallery build", goal=0.9, limit=1.0)]
 
 
 def embed_only(model: Path, pictures: Path, workers: int) -> np.ndarray:
@@ -65,66 +68,52 @@ def embed_only(model: Path, pictures: Path, workers: int) -> np.ndarray:
     return embed_records(embedder, records.with_scaling(loaded.scaling), np.arange(len(records)), how, Quiet())
 
 
-def service_ratios(asked: BenchOptions, folder: Path, progress: Progress) -> list[Ratio]:
-    """Searches that are sent at the same time against the same ones in turn, to `vireid gallery serve`."""
+def service_lines(bench: Bench) -> list[Line]:
+    """Searches that are sent at the same time against the same ones in turn, to `vireid gallery serve`.
+
+    The processor time is that of the client alone: the service runs in another process, which goes on.
+    """
     if missing := [one for one in ("fastapi", "uvicorn", "multipart") if importlib.util.find_spec(one) is None]:
         raise Missing(f"{missing[0]} is not installed: pip install 'vireid[serve]'")
-    model = model_of(asked, folder, progress)
-    bodies = [upload(data) for data in pictures_of(asked.requests)]
+    asked, folder = bench.options, bench.folder
+    model = model_of(bench)
+    bodies = [upload(data) for data in jpegs(asked.requests)]
     with make_index(folder / "index", model) as index:
         width = index.facts.width
         need(memory=5 * asked.rows * width, disk=5.2 * asked.rows * width, folder=folder)
-        with progress.bar(f"storing {asked.rows:,} × {width}") as advance:
+        with bench.progress.bar(f"storing {asked.rows:,} × {width}") as advance:
             for first, part in vectors_of(asked.rows, width):
                 index.store.upsert(rows_of(first, part))
                 advance(first + len(part), asked.rows)
     with served(folder / "index") as port, ThreadPoolExecutor(asked.requests) as pool:
         in_turn, together = "one after another", "at the same time"
-        timed = interleaved(
+        timed = bench.timed(
             {
                 in_turn: lambda: [send(port, body) for body in bodies],
                 together: lambda: list(pool.map(lambda body: send(port, body), bodies)),
             },
-            asked.rounds,
+            rounds=3,
+            agree=lambda wanted, found: [sorted(one) for one in wanted] == [sorted(one) for one in found],
         )
-    what = f"{asked.requests} searches over HTTP, {asked.rows:,} × {width}"
-    return [timed.ratio("service", what, together, in_turn, 4.0, speed=True)]
+    what = f"service: {asked.requests} searches over HTTP, {asked.rows:,} × {width}"
+    return [timed.line(what, baseline=in_turn, ours=together, goal=4.0)]
 
 
-# --- a model and pictures ---------------------------------------------------------------------------------------------
+# --- a model ----------------------------------------------------------------------------------------------------------
 
 
-def model_of(asked: BenchOptions, folder: Path, progress: Progress) -> Path:
+def model_of(bench: Bench) -> Path:
     """The model that was given, or a small one that was trained for one step."""
-    if asked.model is not None:
-        return asked.model
+    if bench.options.model is not None:
+        return bench.options.model
     from vireid.data.size import Size
     from vireid.experiments.train import TrainOptions, train
     from vireid.synthesis.world import World, write_world
 
-    world, run = folder / "world", folder / "run"
+    world, run = bench.folder / "world", bench.folder / "run"
     write_world(world, World(8), layout="llcm", size=Size(48, 24), pictures=2, workers=1)
-    train(TrainOptions("agw", f"llcm:{world}", run, set=SMALL, workers=0), progress)
+    train(TrainOptions("agw", f"llcm:{world}", run, set=SMALL, workers=0), bench.progress)
     return run
-
-
-def pictures_of(count: int) -> Iterator[bytes]:
-    """JPEGs of blurred noise, which compresses like a photograph: 110–190 × 320–480 pixels, as crops of cameras are."""
-    draw = np.random.default_rng(9)
-    for _ in range(count):
-        width, height = int(draw.integers(110, 191)), int(draw.integers(320, 481))
-        noise = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        made = io.BytesIO()
-        noise.filter(ImageFilter.GaussianBlur(1.5)).save(made, "JPEG", quality=90)
-        yield made.getvalue()
-
-
-def write_pictures(folder: Path, count: int) -> Path:
-    """`pictures_of` as files of a folder."""
-    folder.mkdir()
-    for number, data in enumerate(pictures_of(count)):
-        (folder / f"{number:06d}.jpg").write_bytes(data)
-    return folder
 
 
 # --- the service ------------------------------------------------------------------------------------------------------
@@ -137,8 +126,6 @@ def served(index: Path) -> Iterator[int]:
     Raises:
         Missing: it does not start.
     """
-    from vireid.gallery.bench.vectors import free_port, last_words, stop, wait_for_port
-
     port = free_port()
     log = index.with_suffix(".log")
     with open(log, "wb") as written:

@@ -1,1 +1,0 @@
-"""`vireid bench`: how fast a gallery is, as ratios to named baselines of the same run."""
