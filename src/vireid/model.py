@@ -24,7 +24,7 @@ from vireid.data.resampling import resize
 from vireid.data.size import Size
 from vireid.evaluation import distance as distances
 from vireid.evaluation.embedding import Embedder, embed_pictures
-from vireid.evaluation.inference import ENOUGH, Work, fastest
+from vireid.evaluation.inference import Work, fastest
 from vireid.export.runtime import Exported
 from vireid.networks.weights import sha256
 from vireid.training import checkpoint as checkpoints
@@ -183,11 +183,11 @@ class Model:
         if device is None:
             device = next(self.source.parameters()).device
         self.source.to(device)
-        kind = (embedding, torch.device(device), precision, pictures >= ENOUGH, batch)
+        work = Work(self.size, pictures, precision, device, batch)
+        kind = (embedding, torch.device(device), precision, work.worth)
         state = _state(self.source)
         kept, made = self._embedders.get(kind, (None, None))
         if made is None or kept != state:
-            work = Work(self.size, pictures, precision, device, batch)
             made = fastest(self.source, partial(embedder, embedding=embedding), work)
             self._embedders[kind] = (state, made)
         return made

@@ -84,6 +84,11 @@ class Work:
     device: torch.device | str = "cpu"
     batch: int = 64
 
+    @property
+    def worth(self) -> int:
+        """What so many pictures are worth: 0 nothing, 1 a comparison, 2 also measured times."""
+        return (self.pictures >= ENOUGH) + (self.pictures >= ENOUGH_FOR_THE_CLOCK)
+
 
 def fastest(network: nn.Module, embed: Callable[[nn.Module], Embed], work: Work) -> NetworkEmbedder:
     """The fastest way that gives the features of a network.
@@ -105,7 +110,7 @@ def fastest(network: nn.Module, embed: Callable[[nn.Module], Embed], work: Work)
 
 def _not_compared(network: nn.Module, work: Work) -> str:
     """Why the network itself computes; empty if a way can be chosen."""
-    if work.pictures < ENOUGH:
+    if work.worth < 1:
         return f"fewer than {ENOUGH} pictures"
     if network.training or any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
         return "the network is in training mode or has hooks"
@@ -144,7 +149,7 @@ class _Comparison:
         exact = self._of(self.plain.way.precision)
         if self.work.precision != "auto":
             return exact
-        if self.work.pictures < ENOUGH_FOR_THE_CLOCK:
+        if self.work.worth < 2:
             return _with_note(exact, f"fewer than {ENOUGH_FOR_THE_CLOCK} pictures, so bf16 was not timed")
         rounded = self._of("bf16")
         if not (rounded.way.difference or 0) <= LIMIT:
