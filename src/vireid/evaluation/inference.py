@@ -24,9 +24,9 @@ no clock and no random number, so it always has the same result on one machine.
 Three ways were measured and left out (AGW with ResNet-50, 288×144, one core, float32). `torch.compile` took 217 seconds
 to compile, which no test set pays back, for 1.3 times the speed of a folded network. oneDNN has a function that also
 adds the shortcut and applies the ReLU; in PyTorch it is private, and it gained nothing. The convolutions take 87 % of
-the time of a folded network, and reach nine tenths of the speed of a matrix product. ONNX Runtime and OpenVINO need
-packages that are not always installed, and half a minute for an export. A user who wants them exports the run once, and
-tests the export.
+the time of a folded network, and reach more than eight tenths of the speed of a matrix product. ONNX Runtime and
+OpenVINO need packages that are not always installed, and half a minute for an export. A user who wants them exports the
+run once, and tests the export.
 """
 
 from __future__ import annotations
