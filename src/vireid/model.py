@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ from vireid.data.modality import MODALITIES, Modality, modality_of
 from vireid.data.resampling import resize
 from vireid.data.size import Size
 from vireid.evaluation import distance as distances
-from vireid.evaluation.embedding import Embedder, NetworkEmbedder, embed_pictures
+from vireid.evaluation.embedding import Embedder, embed_pictures
+from vireid.evaluation.inference import Work, fastest
 from vireid.export.runtime import Exported
 from vireid.networks.weights import sha256
 from vireid.training import checkpoint as checkpoints
@@ -63,6 +65,7 @@ class Model:
     run: Run
     epochs: int
     checkpoint: str = "last"
+    _embedders: dict[tuple[Any, ...], tuple[Any, Embedder]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def network(self) -> nn.Module:
@@ -119,7 +122,7 @@ class Model:
         """How grey pictures with 16 bits become 8 bits, as in training; see `vireid.data.pictures.Scaling`."""
         return self.run.facts.data.scaling
 
-    def embed(self, pictures: Pictures, modality: Modalities) -> np.ndarray:
+    def embed(self, pictures: Pictures, modality: Modalities, *, expected: int = 0) -> np.ndarray:
         """Features of pictures.
 
         Args:
@@ -129,6 +132,8 @@ class Model:
                 uint8 array or tensor that already has the model's size.
             modality: one for all pictures, or N of them: a `Modality`, 0 (visible), 1 (infrared), or a word of
                 `vireid.data.modality.MODALITIES`.
+            expected: how many pictures this model is to embed in several calls, about. From
+                `vireid.evaluation.inference.ENOUGH` on, here or in `pictures`, a faster way is prepared once.
 
         Returns:
             N×D float32, each feature of length one; 1×D for one picture. Without pictures 0×0.
@@ -140,10 +145,17 @@ class Model:
         if not isinstance(given, Sized) and not is_one(modality):
             given = list(given)
         modalities = as_modalities(modality, len(given) if isinstance(given, Sized) else 1)
-        return embed_pictures(self.embedder(), self._batches(given, modalities))
+        many = max(expected, len(given) if isinstance(given, Sized) else 0)
+        return embed_pictures(self.embedder(pictures=many), self._batches(given, modalities))
 
     def embedder(
-        self, embedding: str = "neck", *, device: torch.device | str | None = None, precision: str = "off"
+        self,
+        embedding: str = "neck",
+        *,
+        device: torch.device | str | None = None,
+        precision: str = "off",
+        pictures: int = 0,
+        batch: int = BATCH,
     ) -> Embedder:
         """The function from pictures to the features that are compared.
 
@@ -151,7 +163,10 @@ class Model:
             embedding: one of `EMBEDDINGS`.
             device: where the network is moved to and computes; None leaves it where it is. An exported model computes
                 on the CPU.
-            precision: `off` for float32, `bf16` or `fp16`.
+            precision: `off` for float32, `bf16`, `fp16`, or `auto` for bf16 where that is clearly faster.
+            pictures: how many pictures are to be embedded, about. It decides which way is the fastest, see
+                `vireid.evaluation.inference`. By default the network itself computes.
+            batch: how many of them at once.
 
         Raises:
             BadInput: an unknown embedding, or one that the network does not have; another embedding than `neck` or
@@ -168,7 +183,14 @@ class Model:
         if device is None:
             device = next(self.source.parameters()).device
         self.source.to(device)
-        return NetworkEmbedder(embedder(self.source, embedding), device, precision)
+        work = Work(self.size, pictures, precision, device, batch)
+        kind = (embedding, torch.device(device), precision, work.worth)
+        state = _state(self.source)
+        kept, made = self._embedders.get(kind, (None, None))
+        if made is None or kept != state:
+            made = fastest(self.source, partial(embedder, embedding=embedding), work)
+            self._embedders[kind] = (state, made)
+        return made
 
     def rank(
         self,
@@ -246,6 +268,17 @@ class Model:
                 images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
             one_for_all = not isinstance(pictures, Sized)
             yield samples, images, modality.expand(len(chosen)) if one_for_all else modality[samples]
+
+
+def _state(network: nn.Module) -> tuple[Any, ...]:
+    """What changes when a network is trained, loaded, moved or hooked: then a copy of it is out of date.
+
+    Tensors that were made in inference mode have no version; a change of their values is not noticed.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    versions = tuple((one.data_ptr(), -1 if one.is_inference() else one._version) for one in tensors)
+    hooks = tuple(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in network.modules())
+    return (network.training, hooks, versions)
 
 
 class Ranked(NamedTuple):

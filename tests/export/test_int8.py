@@ -16,9 +16,9 @@ import pytest
 import vireid
 from vireid.cli.main import main
 from vireid.data.errors import BadInput
+from vireid.evaluation.parity import patterns
 from vireid.experiments import export as verb
 from vireid.experiments.export import ExportOptions, check_losses, export
-from vireid.export.parity import patterns
 from vireid.export.runtime import LossFacts
 from vireid.model import load
 

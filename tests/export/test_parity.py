@@ -11,6 +11,7 @@ from tests.recipes.test_sweep import SIZE, prepared
 from vireid.data.errors import BadInput
 from vireid.data.modality import Modality
 from vireid.evaluation.embedding import NetworkEmbedder
+from vireid.evaluation.parity import LIMIT, patterns
 from vireid.experiments.export import ExportOptions, export
 from vireid.export import onnx, parity
 from vireid.export.specialise import OneModality
@@ -70,19 +71,19 @@ def test_a_fault_is_refused(network, one, fault):
 
 def test_the_other_stem_is_refused(network):
     other = OneModality(network, Modality.INFRARED)
-    assert difference(network, lambda images: computed(other, images)) > parity.LIMIT
+    assert difference(network, lambda images: computed(other, images)) > LIMIT
 
 
 def test_differences_up_to_the_limit_are_allowed():
-    parity.check({"visible": 0.0, "infrared": parity.LIMIT}, "onnx")
+    parity.check({"visible": 0.0, "infrared": LIMIT}, "onnx")
     with pytest.raises(BadInput, match=r"infrared pictures is not kept: .* by 1\.1e-04 .* 1e-04 is the limit"):
         parity.check({"visible": 0.0, "infrared": 1.1e-4}, "onnx")
 
 
 def test_patterns_are_unlike_each_other_and_always_the_same(one):
-    images = parity.patterns(64, SIZE)
+    images = patterns(64, SIZE)
     assert images.dtype == np.uint8 and images.shape == (64, 3, *SIZE)
-    assert (images == parity.patterns(64, SIZE)).all() and len({image.tobytes() for image in images}) == 64
+    assert (images == patterns(64, SIZE)).all() and len({image.tobytes() for image in images}) == 64
     grey = (images == images[:, :1]).all(axis=(1, 2, 3))
     assert grey[1::2].all() and not grey[::2].any()
     features = computed(one, images)

@@ -16,6 +16,7 @@ import vireid
 from tests.recipes.test_sweep import DISTINCT, SIZE, prepared
 from vireid.data.modality import Modality
 from vireid.evaluation.embedding import NetworkEmbedder
+from vireid.evaluation.parity import LIMIT
 from vireid.evaluation.scoring import read_features
 from vireid.experiments.test import TestOptions
 from vireid.experiments.test import test as measure
@@ -130,4 +131,4 @@ def test_every_row_with_another_network_is_exported(tmp_path):
         network, modality = prepared(name, row).eval(), BOTH[number % 2]
         onnx.write(OneModality(network, modality), SIZE, file)
         found[name, row] = parity.difference(NetworkEmbedder(network.embed), modality, onnx.opened(file), SIZE)
-    assert not {which: value for which, value in found.items() if not value <= parity.LIMIT}
+    assert not {which: value for which, value in found.items() if not value <= LIMIT}

@@ -14,8 +14,8 @@ import vireid
 from tests.small import SECOND
 from vireid.cli.main import main
 from vireid.data.errors import BadInput
+from vireid.evaluation.parity import patterns
 from vireid.experiments.measurement import measurements
-from vireid.export.parity import patterns
 from vireid.export.runtime import Exported
 from vireid.training.run import open_run
 

@@ -8,7 +8,7 @@ import torch
 from tests.recipes.test_sweep import SIZE, prepared
 from vireid.augment.normalise import normalise
 from vireid.data.modality import Modality
-from vireid.export.parity import patterns
+from vireid.evaluation.parity import patterns
 from vireid.export.specialise import OneModality
 from vireid.recipes import recipes
 

@@ -71,6 +71,26 @@ def prepared(name: str, row: str | None):
     return net.train()
 
 
+def lively(net: torch.nn.Module) -> torch.nn.Module:
+    """The network in evaluation mode, with weights and statistics of normalisations that are not those of the start.
+
+    Non-local blocks are no identity then, and a normalisation in the wrong place changes features."""
+    generator = torch.Generator().manual_seed(0)
+    norms = [one for one in net.modules() if isinstance(one, torch.nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for norm in norms:
+            if norm.affine:
+                norm.weight.uniform_(0.5, 1.5, generator=generator)
+                norm.bias.normal_(0, 0.1, generator=generator)
+        batch, momenta = a_batch(3), [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        net.train().embed(batch.images, batch.modality)  # type: ignore[operator]
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return net.eval()
+
+
 DISTINCT = _distinct()
 
 # Parameters that no objective can depend on, and why.

@@ -70,6 +70,12 @@ def add_loading(verb: argparse.ArgumentParser, cache: str = "keep resized pictur
     verb.add_argument("--cache", type=Path, metavar="DIR", help=cache)
 
 
+def add_precision(verb: argparse.ArgumentParser) -> None:
+    """The option `--precision`, of features."""
+    words = "off (default), bf16, fp16, or auto: bf16 where it is clearly faster"
+    verb.add_argument("--precision", choices=("off", "bf16", "fp16", "auto"), default="off", help=words)
+
+
 def add_fold(verb: argparse.ArgumentParser, help: str, default: int | None = None) -> None:
     """The option `--fold N`, which was called `--trial`."""
     verb.add_argument("--fold", "--trial", dest="fold", type=count, default=default, metavar="N", help=help)

@@ -28,7 +28,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
     embed.add_argument("--embedding", choices=EMBEDDINGS, default="neck", help="neck (default), pooled or both")
     embed.add_argument("--flip", action="store_true", help="average with the mirrored picture's feature")
     embed.add_argument("--batch", type=console.count, default=64, metavar="N", help="pictures at once (default 64)")
-    embed.add_argument("--precision", choices=("off", "bf16", "fp16"), default="off", help="off, bf16 or fp16")
+    console.add_precision(embed)
     embed.add_argument("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
     console.add_loading(embed)
     console.add_json(embed, "write a summary as JSON")

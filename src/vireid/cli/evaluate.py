@@ -81,7 +81,7 @@ def _register_test(verbs: argparse._SubParsersAction) -> None:
     test.add_argument("--allow-overlap", action="store_true", help="test although people are in more than one split")
     console.add_fold(test, "RegDB's fold; only the one that the run was trained on")
     test.add_argument("--batch", type=console.count, default=64, metavar="N", help="pictures at once (default 64)")
-    test.add_argument("--precision", choices=("off", "bf16", "fp16"), default="off", help="off, bf16 or fp16")
+    console.add_precision(test)
     console.add_loading(test)
     _add_common(test)
     worst = "also write rank-1 and mAP by cameras and identities, and the worst queries"

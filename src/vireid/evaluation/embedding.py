@@ -16,8 +16,46 @@ Pictures = Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class Way:
+    """How features are computed, and how far they are from those of the network as it is, in float32.
+
+    Attributes:
+        name: in words.
+        precision: `off` for float32, `bf16` or `fp16`.
+        difference: the largest difference over a few pictures of both modalities, see
+            `vireid.evaluation.parity.difference`; None if it is the network as it is, or if it was not compared.
+        note: why it is not a faster way; empty if it is the fastest known one.
+    """
+
+    name: str
+    precision: str = "off"
+    difference: float | None = None
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """One line for people.
+
+        >>> Way("folded", "bf16", 1.25e-05).words
+        'folded, bf16, at most 1.2e-05 from the network as it is (one minus the cosine)'
+        """
+        parts = [self.name, *([self.precision] if self.precision != "off" else [])]
+        if self.difference is not None:
+            parts.append(f"at most {self.difference:.1e} from the network as it is (one minus the cosine)")
+        return ", ".join(parts) + (f"; {self.note}" if self.note else "")
+
+
+AS_IT_IS = "the network as it is, channels-last"
+
+
 class Embedder(Protocol):
     """Pictures to features. `NetworkEmbedder` is one, an exported model (`vireid.export.runtime`) is another."""
+
+    @property
+    def way(self) -> Way:
+        """How it computes."""
+        ...
 
     def __call__(self, images: torch.Tensor, modality: torch.Tensor, /) -> torch.Tensor:
         """N×3×H×W uint8 images on the CPU and N int64 modalities to N×D float32 features of length one."""
@@ -31,15 +69,15 @@ class NetworkEmbedder:
     Attributes:
         embed: (N×3×H×W float32 normalised images, N int64 modalities) → N×D features of length one.
         device: where `embed` computes.
-        precision: `off` for float32, `bf16` or `fp16` for autocast.
+        way: how; `bf16` and `fp16` as its precision are computed by autocast.
     """
 
     embed: Embed
     device: torch.device | str = "cpu"
-    precision: str = "off"
+    way: Way = Way(AS_IT_IS)
 
     def __call__(self, images: torch.Tensor, modality: torch.Tensor, /) -> torch.Tensor:
-        kind, device = PRECISIONS[self.precision], torch.device(self.device)
+        kind, device = PRECISIONS[self.way.precision], torch.device(self.device)
         with (
             torch.inference_mode(),
             torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None),

@@ -25,7 +25,7 @@ from vireid.experiments.embedding import Inference, embed_records
 from vireid.training.progress import Progress, Quiet
 
 if TYPE_CHECKING:
-    from vireid.evaluation.embedding import Embedder
+    from vireid.evaluation.embedding import Embedder, Way
     from vireid.model import Model
 
 FORMAT = "vireid-features-1"
@@ -46,7 +46,7 @@ class EmbedOptions:
         embedding: `neck`, `pooled` or `both`.
         flip: average with the mirrored picture's feature.
         batch: pictures embedded at once.
-        precision: `off`, `bf16` or `fp16`.
+        precision: `off`, `bf16`, `fp16`, or `auto` for bf16 where that is clearly faster.
         workers: loading processes.
         cache: folder for resized pictures.
         skip_unreadable: leave out pictures that cannot be read.
@@ -61,7 +61,7 @@ class EmbedOptions:
     embedding: Literal["neck", "pooled", "both"] = "neck"
     flip: bool = False
     batch: Count = 64
-    precision: Literal["off", "bf16", "fp16"] = "off"
+    precision: Literal["off", "bf16", "fp16", "auto"] = "off"
     workers: Whole = 2
     cache: Path | None = None
     skip_unreadable: bool = False
@@ -136,7 +136,13 @@ def embed(asked: EmbedOptions, progress: Progress = Quiet()) -> Embedded:  # noq
     records, known = listed(asked.pictures, asked.modality)
     model = load(asked.run, checkpoint=asked.checkpoint)
     records = records.with_scaling(model.scaling)
-    embedder = model.embedder(asked.embedding, device=fastest_device(), precision=asked.precision)
+    embedder = model.embedder(
+        asked.embedding,
+        device=fastest_device(),
+        precision=asked.precision,
+        pictures=len(records),
+        batch=asked.batch,
+    )
     wanted, unlike = len(records), _unlike_pictures(records, progress)
     records, unreadable = _without(records, unlike)
     if unreadable and not asked.skip_unreadable:
@@ -156,7 +162,7 @@ def embed(asked: EmbedOptions, progress: Progress = Quiet()) -> Embedded:  # noq
         time=records.time if "time" in known else None,
         root=Path(records.root).resolve(),
         unreadable=unreadable,
-        header=_header(model, records, asked, unreadable),
+        header=_header(model, records, asked, embedder.way, unreadable),
     )
     if asked.out is not None:
         found.write(asked.out)
@@ -332,7 +338,9 @@ def shown(path: str) -> str:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def _header(model: Model, records: Records, asked: EmbedOptions, unreadable: dict[str, str]) -> dict[str, Any]:
+def _header(
+    model: Model, records: Records, asked: EmbedOptions, way: Way, unreadable: dict[str, str]
+) -> dict[str, Any]:
     """How the features were made, as JSON values."""
     from importlib.metadata import version
 
@@ -355,7 +363,8 @@ def _header(model: Model, records: Records, asked: EmbedOptions, unreadable: dic
         "size": list(model.size),
         "embedding": asked.embedding,
         "flip": asked.flip,
-        "precision": asked.precision,
+        "precision": way.precision,
+        "way": way.words,
         "runtime": model.runtime,
         "scaling": records.scaling,
         "root": str(Path(records.root).resolve()),

@@ -299,9 +299,10 @@ def _losses(
         return ()
     records, how = calibration.tested, Inference(model.size, workers=asked.workers, cache=asked.cache)
     samples = used_samples(trials for _, trials in calibration.drawn)
+    float32 = model.embedder(device=fastest_device(), pictures=len(samples))
     features = [
         embed_records(embedder, records, samples, replace(how, title=title), progress)
-        for title, embedder in (("float32", model.embedder(device=fastest_device())), ("int8", exported))
+        for title, embedder in (("float32", float32), ("int8", exported))
     ]
     found = []
     for rules, trials in calibration.drawn:

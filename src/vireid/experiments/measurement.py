@@ -46,6 +46,8 @@ class Circumstances:
         content: `vireid.data.records.content_fingerprint` of the test pictures; empty in older reports.
         shared: number of people in more than one split of the data, which `--allow-overlap` allowed.
         runtime: what computed the features of an exported model, such as `onnx` or `onnx-int8`; empty for PyTorch.
+        way: how the features were computed, in words, see `vireid.evaluation.inference`; empty in older reports.
+        difference: how far they are from those of the network as it is, see `vireid.evaluation.embedding.Way`.
     """
 
     command: str
@@ -66,6 +68,8 @@ class Circumstances:
     content: str = ""
     shared: int = 0
     runtime: str = ""
+    way: str = ""
+    difference: float | None = None
 
     @property
     def finished(self) -> bool:

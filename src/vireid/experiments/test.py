@@ -33,6 +33,7 @@ from vireid.experiments.measurement import Answer, Circumstances, Measurement, R
 from vireid.training.progress import Progress, Quiet
 
 if TYPE_CHECKING:
+    from vireid.evaluation.embedding import Way
     from vireid.model import Model
     from vireid.training.run import Run
 
@@ -58,7 +59,7 @@ class TestOptions:
         untrained: test the network as it was before its first step.
         fold: RegDB's fold; only the one that the run was trained on.
         batch: pictures embedded at once.
-        precision: `off`, `bf16` or `fp16`.
+        precision: `off`, `bf16`, `fp16`, or `auto` for bf16 where that is clearly faster.
         workers: loading processes.
         cache: folder for resized pictures.
         permutation: SYSU-MM01's `rand_perm_cam.mat`.
@@ -78,7 +79,7 @@ class TestOptions:
     untrained: bool = False
     fold: Whole | None = None
     batch: Count = 64
-    precision: Literal["off", "bf16", "fp16"] = "off"
+    precision: Literal["off", "bf16", "fp16", "auto"] = "off"
     workers: Whole = 2
     cache: Path | None = None
     permutation: Path | None = None
@@ -120,8 +121,15 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
     model = load(run, untrained=asked.untrained, checkpoint=asked.checkpoint)
     records = records.with_scaling(model.scaling)
     how = Inference(model.size, asked.flip, asked.batch, asked.workers, asked.cache)
-    embedder = model.embedder(asked.embedding, device=fastest_device(), precision=asked.precision)
     samples = used_samples(trials for _, trials in drawn)
+    embedder = model.embedder(
+        asked.embedding,
+        device=fastest_device(),
+        precision=asked.precision,
+        pictures=len(samples),
+        batch=asked.batch,
+    )
+    progress.say(f"features by {embedder.way.words}")
     features = embed_records(embedder, records, samples, how, progress)
     if asked.features:
         write_features(asked.features, features, records)
@@ -131,7 +139,7 @@ def test(asked: TestOptions, progress: Progress = Quiet()) -> list[Measurement]:
         flip=asked.flip,
         seed=run.facts.seed,
     )
-    circumstances = replace(_circumstances(model, records, asked), trained_on=trained_on, shared=shared)
+    circumstances = replace(_circumstances(model, records, asked, embedder.way), trained_on=trained_on, shared=shared)
     shared_fits = Calibrations(features, records.identity, records.modality)
     found = [_measure(shared_fits, records, one, measured, circumstances, asked.breakdown) for one in drawn]
     found = [_with_warnings(one, (*changed, *_about_the_training(model, one.measured), *overlap)) for one in found]
@@ -226,7 +234,7 @@ def ranked_lists(ranking: Ranking, records: Records) -> tuple[RankedList, ...]:
     return tuple(found)
 
 
-def _circumstances(model: Model, records: Records, asked: TestOptions) -> Circumstances:
+def _circumstances(model: Model, records: Records, asked: TestOptions, way: Way) -> Circumstances:
     from vireid.training.run import surroundings
 
     return Circumstances(
@@ -238,7 +246,9 @@ def _circumstances(model: Model, records: Records, asked: TestOptions) -> Circum
         root=str(Path(records.root).resolve()),
         fingerprint=records.fingerprint(),
         generated=datasets.generated(records.root),
-        precision=asked.precision,
+        precision=way.precision,
+        way=way.words,
+        difference=way.difference,
         runtime=model.runtime,
         planned=None if asked.untrained else model.planned,
         content=content_fingerprint(records),

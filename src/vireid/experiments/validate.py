@@ -171,6 +171,7 @@ def _embedded(validation: Validation, network: nn.Module, how: Inference, progre
     network.eval()
     try:
         embed: Any = network.embed
+        # The network as it is: it has changed since the last validation, and a copy would be of use once.
         embedder = NetworkEmbedder(embed, next(network.parameters()).device)
         samples = used_samples([validation.trials])
         return embed_records(embedder, validation.records, samples, replace(how, title="validating"), progress)

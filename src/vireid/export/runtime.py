@@ -25,6 +25,7 @@ from vireid.data.errors import BadInput, unknown
 from vireid.data.modality import Modality
 from vireid.data.size import Size
 from vireid.data.stored import from_values, read_json
+from vireid.evaluation.embedding import Way
 from vireid.export import int8, onnx, openvino
 from vireid.networks.weights import sha256
 from vireid.training.run import EXPORTED, RunFacts
@@ -152,6 +153,11 @@ class Exported:
     def name(self) -> str:
         """What computes: `onnx`, `onnx-int8`, `openvino` or `openvino-int8`."""
         return f"{self.facts.to}-int8" if self.facts.int8 else self.facts.to
+
+    @property
+    def way(self) -> Way:
+        """The runtime, and how far its float32 features were from those of the network when it was exported."""
+        return Way(self.name, difference=None if self.facts.int8 else max(self.facts.differences.values()))
 
     def __call__(self, images: torch.Tensor, modality: torch.Tensor, /) -> torch.Tensor:
         """N×3×H×W uint8 and N int64 to N×D float32, each of length one."""

@@ -337,12 +337,13 @@ def _measured(name: str, one: Measurement) -> dict[str, str]:
     """What the numbers of one measurement depend on."""
     how, report = one.measured, one.report
     content = f", content {how.content}" if how.content else ""
+    way = f" · features by {how.way}" if how.way else ""
     return {
         "protocol": report.protocol,
         "name": _name(name, one),
         "checkpoint": "before the first step" if how.untrained else f"{how.checkpoint}, {_epochs_of(how)}",
         "data": f"{how.root}, fingerprint {how.fingerprint}{content}",
-        "how": f"{_how(report)} · precision {how.precision}",
+        "how": f"{_how(report)} · precision {how.precision}{way}",
         "commit": how.git_commit or "installed package",
         "hardware": how.hardware.words,
         "started": how.started,

@@ -127,7 +127,7 @@ class Subject:
 
         place, model = self.place, self.model
         how = Inference(model.size, batch=place.batch, workers=place.workers, cache=place.cache, title=self.name)
-        embedder = model.embedder(device=fastest_device())
+        embedder = model.embedder(device=fastest_device(), pictures=len(self.samples), batch=place.batch)
         return embed_records(embedder, self.records, self.samples, how, self.progress)
 
     @cached_property

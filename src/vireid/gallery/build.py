@@ -327,7 +327,9 @@ class _Part:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return self.index.model.embedder(device=None if self.index.model.runtime else fastest_device())
+        # All pictures of the sources count, not only the new ones: a build that was stopped must go on in the same way.
+        device = None if self.index.model.runtime else fastest_device()
+        return self.index.model.embedder(device=device, pictures=self.built.listed, batch=self.asked.batch)
 
     def _store(self) -> None:
         """Store rows, and only then write into the journal that they are there."""

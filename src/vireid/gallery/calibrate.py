@@ -90,7 +90,8 @@ def calibrate(asked: CalibrateOptions, progress: Progress = Quiet()) -> Calibrat
         _check_index(asked.index, asked.run, identifier)
     records = records.with_scaling(model.scaling)
     how = Inference(model.size, batch=asked.batch, workers=asked.workers, cache=asked.cache)
-    features = embed_records(model.embedder("neck"), records, np.arange(len(records)), how, progress)
+    embedder = model.embedder("neck", pictures=len(records), batch=asked.batch)
+    features = embed_records(embedder, records, np.arange(len(records)), how, progress)
     progress.say(f"comparing {len(records):,} pictures of {len(np.unique(records.identity))} people")
     pairs = calibrate_pairs(features, records.identity, records.modality, key=keys, seed=asked.seed, kinds=kinds)
     found = Calibration(

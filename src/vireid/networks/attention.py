@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -34,6 +34,8 @@ class NonLocal(nn.Module):
     Raises:
         BadInput: `form` is unknown.
     """
+
+    FOLDS: ClassVar = {"w": "bn"}  # see `vireid.networks.folding`
 
     def __init__(self, channels: int, *, inner: int, form: Literal["dot", "gaussian"] = "dot") -> None:
         super().__init__()

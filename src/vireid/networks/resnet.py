@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -94,6 +94,8 @@ class Stem(nn.Module):
     Raises:
         BadInput: `trunk` is unknown.
     """
+
+    FOLDS: ClassVar = {"conv1": "bn1"}  # see `vireid.networks.folding`
 
     def __init__(self, trunk: str) -> None:
         super().__init__()
@@ -241,6 +243,7 @@ class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al., figure 5, left). The first convolution has the stride."""
 
     expansion = 1
+    FOLDS: ClassVar = {"conv1": "bn1", "conv2": "bn2"}  # see `vireid.networks.folding`
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -262,6 +265,7 @@ class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions and a shortcut (He et al., figure 5, right). The 3×3 convolution has the stride."""
 
     expansion = 4
+    FOLDS: ClassVar = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}  # see `vireid.networks.folding`
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()

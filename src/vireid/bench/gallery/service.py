@@ -63,7 +63,8 @@ def embed_only(model: Path, pictures: Path, workers: int) -> np.ndarray:
 
     loaded = load_model(model)
     records, _ = listed(pictures, "visible")
-    embedder = loaded.embedder(device=None if loaded.runtime else fastest_device())
+    device = None if loaded.runtime else fastest_device()
+    embedder = loaded.embedder(device=device, pictures=len(records), batch=BATCH)
     how = Inference(loaded.size, batch=BATCH, workers=workers)
     return embed_records(embedder, records.with_scaling(loaded.scaling), np.arange(len(records)), how, Quiet())
 

@@ -92,9 +92,11 @@ class Searching:
 
     def embed(self, pictures: Sequence[np.ndarray], modality: Modality) -> np.ndarray:
         """Vectors of pictures of the model's size."""
+        from vireid.evaluation.inference import ENOUGH
+
         # As N×3×H×W they are known to have the model's size, and are not resized again.
         together = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2))
-        return self.index.model.embed(together, modality)
+        return self.index.model.embed(together, modality, expected=ENOUGH)  # a service is there for many
 
     def search(
         self, queries: Sequence[searching.Query], where: Where, top: int, start: int
