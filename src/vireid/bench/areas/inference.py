@@ -29,6 +29,7 @@ from vireid.experiments.embed import listed
 from vireid.export import onnx
 from vireid.export.runtime import FORMATS
 from vireid.export.specialise import OneModality
+from vireid.networks.folding import folded
 from vireid.training.configuration import with_fields
 from vireid.training.loop import seed_everything
 
@@ -132,13 +133,17 @@ def eager(subject: Subject) -> Way:
 
 
 def in_pytorch(bench: Bench, subject: Subject) -> dict[str, Way]:
-    """Other ways of PyTorch. A new one has its place here."""
-    ways = {"PyTorch, float32, channels last": computing(subject, torch.channels_last)}
-    if computes_bfloat16():
-        ways["PyTorch, bfloat16, channels last"] = computing(subject, torch.channels_last, bf16=True)
-    else:
+    """Other ways of PyTorch, among them those of `vireid.evaluation.inference`. A new one has its place here."""
+    last = torch.channels_last
+    found: dict[str, Way] = {}
+    if not (bf16 := computes_bfloat16()):
         bench.leave_out("inference, bfloat16", "this processor has no arithmetic for it")
-    return ways
+    for told, network in (("channels last", subject.network), ("folded, channels last", folded(subject.network))):
+        one = replace(subject, network=network)
+        found[f"PyTorch, float32, {told}"] = computing(one, last)
+        if bf16:
+            found[f"PyTorch, bfloat16, {told}"] = computing(one, last, bf16=True)
+    return found
 
 
 def computing(subject: Subject, memory_format: torch.memory_format, *, bf16: bool = False) -> Way:
