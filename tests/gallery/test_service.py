@@ -20,6 +20,7 @@ from tests.gallery.served import checked, eventually, found, picture, served, up
 from tests.gallery.station import START
 from vireid.data.modality import Modality
 from vireid.evaluation.calibration import Calibration, calibrate_pairs
+from vireid.evaluation.inference import ENOUGH
 from vireid.gallery import facets
 from vireid.gallery import search as searching
 from vireid.gallery.index import CALIBRATION, open_index
@@ -36,7 +37,10 @@ def test_an_uploaded_picture_finds_what_the_library_finds(shared, client, modali
     data = picture(3, grey=modality == "infrared")
     got = found(upload(client, data, top=7, search_in="visible"))
     index = shared.service.engine.index
-    query = searching.query_of(index, [decode(data).pixels], Modality[modality.upper()])
+    pictures, kind = [decode(data).pixels], Modality[modality.upper()]
+    vectors = index.model.embed(pictures, kind, expected=ENOUGH)  # as a service does, which is there for many pictures
+    assert vectors == pytest.approx(index.embed(pictures, kind), abs=1e-5)
+    query = searching.query_of_vectors(vectors, kind)
     (wanted,) = searching.search(index, [query], Where(modality=Modality.VISIBLE), top=7)
     assert got["query"] == {"modality": modality, "guessed": True, "pictures": 1, "picture": None}
     assert {**got, "search": None, "query": None} == {**searching.as_values(wanted), "search": None, "query": None}

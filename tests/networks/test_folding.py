@@ -14,6 +14,7 @@ from tests.recipes.test_sweep import SIZE, lively, prepared
 from vireid.augment.normalise import normalise
 from vireid.evaluation.parity import difference, patterns
 from vireid.networks.folding import folded
+from vireid.networks.resnet import Bottleneck
 from vireid.recipes import recipes
 
 ROWS = (
@@ -124,6 +125,7 @@ BLOCKS = {
         0,
     ),
     "named": (lambda: Named(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), 0),
+    "bottleneck": (lambda: Bottleneck(3, 4, 2), 0),  # the networks of these tests have basic blocks
     "shared convolution": (Twice, 0),
     "something between": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)), 1),
     "another way to call": (lambda: Subclass(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), 1),

@@ -37,8 +37,8 @@ class Way:
     def words(self) -> str:
         """One line for people.
 
-        >>> Way("folded", "bf16", 1.25e-05).words
-        'folded, bf16, at most 1.2e-05 from the network as it is (one minus the cosine)'
+        >>> Way("folded", "bf16", 2e-05).words
+        'folded, bf16, at most 2.0e-05 from the network as it is (one minus the cosine)'
         """
         parts = [self.name, *([self.precision] if self.precision != "off" else [])]
         if self.difference is not None:
