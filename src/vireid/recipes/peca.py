@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from annotated_types import Interval
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize, one_hot
+from torch.nn.functional import interpolate
 
 from vireid.augment.aggregation import KEPT, aggregate_channels, with_auxiliary_samples  # noqa: F401 equation 2
 from vireid.augment.colour import ChannelExchange
@@ -27,10 +27,11 @@ from vireid.augment.geometry import Flip, PadCrop
 from vireid.augment.operation import Operation, augmented
 from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
-from vireid.data.host import first, groups, on_host, repeat, to_device, where
+from vireid.data.host import first, groups, on_host, repeat, where
 from vireid.data.modality import Modality
 from vireid.data.settings import Count, NonNegative, Positive, Temperature, Width, all_but, settings
 from vireid.data.size import Size
+from vireid.losses.centroids import CentroidMemory, Normalise, Order, set_statistics  # equations 7 to 10
 from vireid.losses.classification import cross_entropy
 from vireid.losses.mixing import Mixing, mixing, mixing_loss  # noqa: F401 equation 3
 from vireid.losses.pairs import mean_over, same_identity, similarity, unit
@@ -136,8 +137,6 @@ class ICAL:
 # --- instance-modality contrastive loss (section 3.3) -----------------------------------------------------------------
 
 Scale = Literal["sum_of_means", "batch_mean"]
-Order = Literal["sequential", "batch_mean"]
-Normalise = Literal["each", "step", "never"]
 
 
 @settings
@@ -235,98 +234,6 @@ class ModalityContrast:
     applies it once, to the mean of a step's samples."""
     normalise: Normalise = "each"
     """not stated: centroids get length one after `each` sample as in the code of CAP, once a `step`, or `never`."""
-
-
-class CentroidMemory(nn.Module):
-    """The centroid of every identity in each modality. It is a buffer, so a checkpoint holds all of it.
-
-    A centroid that was not seen yet is zero and takes no part in the loss; its first feature replaces it. The shape is
-    identities × modalities (2, or 3 with auxiliary) × width; for the other arguments see `ModalityContrast`.
-    """
-
-    def __init__(
-        self,
-        identities: int,
-        modalities: int,
-        width: int,
-        *,
-        rate: float = ModalityContrast.rate,
-        order: Order = ModalityContrast.order,
-        normalise: Normalise = ModalityContrast.normalise,
-    ) -> None:
-        super().__init__()
-        ModalityContrast(rate=rate, order=order, normalise=normalise)  # BadInput where a value is not allowed
-        self.rate, self.order, self.normalise = rate, order, normalise
-        self.centroids: Tensor
-        self.register_buffer("centroids", torch.zeros(identities, modalities, width))
-
-    @torch.no_grad()
-    def start(self, pieces: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Means over pieces of (features, identity, modality): equation 7 for visible, equation 8 for infrared ones."""
-        total = torch.zeros_like(self.centroids, dtype=torch.float64)
-        count = torch.zeros_like(total[:, :, :1])
-        for features, identity, modality in pieces:
-            total.index_put_((identity, modality), unit(features).double(), accumulate=True)
-            count.index_put_((identity, modality), torch.ones_like(count[0, 0]), accumulate=True)
-        mean = total / count.clamp(min=1)
-        self.centroids.copy_(mean if self.normalise == "never" else normalize(mean, dim=2))
-
-    @torch.no_grad()
-    def update(self, features: Tensor, identity: Tensor, modality: Tensor) -> None:
-        """Apply equation 9, `c ← (1 - α) c + α f`, for every sample in order, after the loss of the step."""
-        features = unit(features).to(self.centroids.dtype)
-        cells = torch.stack((on_host(identity), on_host(modality)), 1)
-        alike = (cells[:, None] == cells[None, :]).all(2)
-        turn = alike.tril(-1).sum(1)  # how many samples of the same centroid come before this one
-        turns = groups(turn, features.device)
-        if self.order == "batch_mean":
-            same = to_device(alike, features.device)
-            features, turns = (same.to(features.dtype) @ features) / same.sum(1, keepdim=True), turns[:1]
-        # Different centroids do not interact: the first samples of all go together, then the second ones, …
-        for samples in turns:
-            cell = identity[samples], modality[samples]
-            old, new = self.centroids[cell], features[samples]
-            new = torch.where(old.any(1, keepdim=True), (1 - self.rate) * old + self.rate * new, new)
-            self.centroids[cell] = normalize(new) if self.normalise == "each" else new
-        if self.normalise == "step":
-            self.centroids[identity, modality] = normalize(self.centroids[identity, modality])
-
-    def loss(
-        self, features: Tensor, identity: Tensor, modality: Tensor, *, temperature: float = ModalityContrast.temperature
-    ) -> Tensor:
-        """L_mod, equation 10, with the features f scaled to length one:
-
-            P(i) = the centroids of i's identity,  U(i) = those of other identities in i's modality
-            mean_i -1/|P(i)| Σ_{c ∈ P(i)} log( exp(f_i·c/τ) / Σ_{c' ∈ P(i) ∪ U(i)} exp(f_i·c'/τ) )
-
-        Args:
-            features: B×D, of any length.
-            identity: B int64.
-            modality: B int64, below the memory's number of modalities.
-            temperature: τ_mod.
-
-        Returns:
-            A scalar, the mean over the samples that have a known centroid; 0 if none has.
-        """
-        f = unit(features)
-        centroids = self.centroids.to(f.dtype, copy=True)  # `update` may change the buffer before the backward pass
-        seen = centroids.any(2)
-        scores = similarity(f, centroids.flatten(0, 1)).unflatten(1, seen.shape) / temperature
-        lowest = torch.finfo(scores.dtype).min
-        scores = scores.masked_fill(~seen, lowest)
-        samples = torch.arange(len(f), device=f.device)
-        positive, known = scores[samples, identity], seen[identity]
-        negative = scores[samples, :, modality].masked_fill(one_hot(identity, len(centroids)).bool(), lowest)
-        terms = (torch.cat((positive, negative), 1).logsumexp(1, keepdim=True) - positive).masked_fill(~known, 0.0)
-        return mean_over(known.any(1), terms.sum(1) / known.sum(1).clamp(min=1))
-
-
-@torch.no_grad()
-def set_statistics(norm: nn.BatchNorm1d, features: Tensor) -> None:
-    """Set the running mean and variance of a batch normalisation to those of N×D features."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    norm.running_mean.copy_(features.double().mean(0))
-    norm.running_var.copy_(features.double().var(0, correction=min(1, len(features) - 1)))
 
 
 def identity_loss(logits: Tensor, identity: Tensor, modality: Tensor, *, scale: Scale) -> Tensor:
