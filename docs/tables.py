@@ -29,12 +29,12 @@ NOTHING = "–"
 
 def pages() -> dict[str, Callable[[], str]]:
     """Page, as a path below the root, to the function that makes the table on it."""
-    papers = {f"docs/papers/{name}.md": functools.partial(recipe_table, name) for name in with_a_page()}
+    papers = {f"docs/papers/{name}.md": functools.partial(recipe_table, name) for name in recipes()}
     return {SHARED: shared_table} | papers
 
 
-def with_a_page() -> list[str]:
-    """The recipes that have a page: those with printed numbers in their rows."""
+def of_a_paper() -> list[str]:
+    """The recipes with printed numbers in their rows."""
     return [name for name in recipes() if any(row.published for row in recipe(name).ROWS.values())]
 
 

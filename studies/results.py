@@ -7,7 +7,8 @@ A page asks for a table with two comment lines. What stands between them is repl
 
     <!-- study NAME -->                     the entries of a study, and each one's difference from another
     <!-- factors NAME … -->                 for the studies NAME-0 and NAME-1: what each part gains in both worlds
-    <!-- side-by-side NAME: ENTRY … -->     the recipes of a study with steps, seconds and parameters, and a picture
+    <!-- side-by-side NAME: ENTRY … -->     the recipes of a study with steps, seconds and parameters, a picture, and
+                                            how much better the last one is than each other one
     <!-- end -->
 """
 
@@ -127,6 +128,8 @@ def table(study: str) -> str:
         own = read(entry)
         numbers = [spread([metric(one, name) for one in own.values()]) if own else "–" for name in METRICS]
         lines.append([entry.name, *numbers, str(len(own)), *_against(entry)])
+    if all(line[-2] in ("", "–") for line in lines[2:]):  # no paper has a number for any of them
+        lines = [line[:-2] for line in lines]
     return _as_markdown(lines)
 
 
@@ -185,10 +188,21 @@ def factors(names: str) -> str:
 
 
 def side_by_side(asked: str) -> str:
-    """The Markdown table of whole recipes at one budget. It also draws `picture`."""
-    head = ["recipe", "Rank-1", "mAP", "seeds", "steps", "processor seconds", "parameters"]
+    """The Markdown table of whole recipes at one budget, and how much better the last one is. See also `picture`."""
+    chosen = _chosen(asked)
+    last = chosen[-1]
+    head = [
+        "recipe",
+        "Rank-1",
+        "mAP",
+        "seeds",
+        f"{last.recipe} is better by",
+        "steps",
+        "processor seconds",
+        "parameters",
+    ]
     lines = [head, ["---"] * len(head)]
-    for entry in _chosen(asked):
+    for entry in chosen:
         own = list(read(entry).values())
         if not own:
             lines.append([entry.recipe, *["–"] * (len(head) - 1)])
@@ -198,7 +212,8 @@ def side_by_side(asked: str) -> str:
         lengths = [text.split("=")[1] for text in entry.set if text.startswith("epoch_length=")]
         steps = own[0]["epochs"] * int(lengths[-1])  # the last assignment counts
         seconds = f"{np.median(times):.0f}" if times else "–"
-        lines.append([entry.recipe, *numbers, str(len(own)), str(steps), seconds, f"{own[0]['parameters']:,}"])
+        better = "" if entry is last else str(difference(read(entry), read(last)) or "–")
+        lines.append([entry.recipe, *numbers, str(len(own)), better, str(steps), seconds, f"{own[0]['parameters']:,}"])
     return _as_markdown(lines)
 
 

@@ -7,7 +7,7 @@ import tomllib
 
 import yaml
 
-from docs.tables import with_a_page
+from docs.tables import of_a_paper
 from tests.documents.pages import ROOT
 
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -22,7 +22,7 @@ def test_it_is_about_this_software():
 
 def test_every_recipes_paper_is_cited_as_on_its_page():
     cited = {reference["notes"].removeprefix("the recipe "): reference for reference in CITATION["references"]}
-    assert set(cited) == set(with_a_page())
+    assert set(cited) == set(of_a_paper())
     for name, reference in cited.items():
         page = (ROOT / "docs" / "papers" / f"{name}.md").read_text(encoding="utf-8")
         (entry,) = re.findall(r"```bibtex\n(.*?)```", page, re.DOTALL)

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from docs.tables import with_a_page
+from docs.tables import of_a_paper
 from tests.documents.pages import NAMES, PAGES, ROOT, blocks, fences, prose, resolves
 from tests.outside import forgotten
 from vireid.cli.main import main, parser
@@ -197,7 +197,7 @@ def test_the_architecture_page_lists_every_room():
     assert set(re.findall(r"^\| `(\w+)/` \|", listed, re.MULTILINE)) == rooms
 
 
-@pytest.mark.parametrize("name", with_a_page())
+@pytest.mark.parametrize("name", recipes())
 def test_every_field_of_a_recipe_is_on_its_papers_page(name):
     """Fields of parts too; the table is made by docs/tables.py, which test_tables.py compares with the code."""
     page = ROOT / "docs" / "papers" / f"{name}.md"
@@ -214,7 +214,7 @@ COLUMNS = (
 
 def test_the_readme_prints_what_the_rows_hold():
     """Rank-1 / mAP of each paper, to the digits printed; a dash only where no row has a number."""
-    assert set(PRINTED.values()) == set(with_a_page())
+    assert set(PRINTED.values()) == set(of_a_paper())
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, module in PRINTED.items():
         (line,) = re.findall(rf"^\| {re.escape(name)}, as printed[¹ ]*\|(.*)\|$", text, re.MULTILINE)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from docs.tables import with_a_page
 from tests.documents.pages import ROOT, resolved
+from vireid.recipes import recipes
 
 HEADER = "| equation | function | test |"
 
@@ -69,12 +69,12 @@ def entries(name: str) -> Iterator[tuple[str, str, str]]:
             yield equation, function, test
 
 
-@pytest.mark.parametrize("name", with_a_page())
+@pytest.mark.parametrize("name", recipes())
 def test_each_page_has_a_table(name):
     assert list(entries(name)), f"docs/papers/{name}.md needs a table with the header {HEADER}"
 
 
-@pytest.mark.parametrize("name", with_a_page())
+@pytest.mark.parametrize("name", recipes())
 def test_each_function_exists_and_names_its_equation(name):
     wrong = []
     for equation, cell, _ in entries(name):
@@ -94,7 +94,7 @@ def test_each_function_exists_and_names_its_equation(name):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("name", with_a_page())
+@pytest.mark.parametrize("name", recipes())
 def test_each_test_exists(name):
     wrong = []
     for equation, _, cell in entries(name):

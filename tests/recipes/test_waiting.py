@@ -80,7 +80,8 @@ def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
             with contextlib.suppress(BadInput):
                 if value is not None and network(name, off):
                     yield name, off
-        yield name, ("ical=ICAL", "ical.in_ce=true", "ical.in_ins=true")
+        if hasattr(recipes.recipe(name).PAPER, "ical"):
+            yield name, ("ical=ICAL", "ical.in_ce=true", "ical.in_ins=true")
 
 
 def terms_and_gradients(network: nn.Module, batch: Batch) -> tuple[dict[str, float], dict[str, Tensor | None]]:

@@ -1,0 +1,154 @@
+"""vireid's own recipe: the parts of the published methods that helped on the generated world.
+
+Parts of WRIM-Net, PECA, and feature fusion with deep mutual learning were added one after another to a plain baseline.
+What helped people of a validation world was kept: CAJ's channel exchange, and PECA's memory with the centroid of every
+identity in each modality. docs/results/choice.md has every step, docs/papers/vireid.md what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from vireid.augment.colour import ChannelExchange
+from vireid.augment.erasing import ChannelErasing
+from vireid.augment.geometry import Flip, PadCrop
+from vireid.augment.pipeline import Pipeline
+from vireid.data.batch import Batch
+from vireid.data.settings import Positive, all_but, settings
+from vireid.data.size import Size
+from vireid.losses.centroids import CentroidMemory, Centroids, set_statistics
+from vireid.losses.classification import cross_entropy
+from vireid.losses.pairs import unit
+from vireid.losses.triplet import weighted_regularised_triplet
+from vireid.networks.encoder import Encoder
+from vireid.networks.heads import Classifier
+from vireid.networks.resnet import Stages
+from vireid.recipes import Row, read_rows
+from vireid.training.distributed import all_gather
+from vireid.training.optim import SGD, WarmUpSteps
+from vireid.training.settings import Training
+
+
+class ViReID(nn.Module):
+    """Two stems, one trunk without attention, GeM, a neck, a classifier, and the memory of centroids.
+
+    Args:
+        config: the recipe's settings.
+        identities: number of training identities, the width of the classifier and the length of the memory.
+    """
+
+    def __init__(self, config: Config, identities: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.training.trunk, non_local=None, gem_power=config.gem_power)
+        self.classifier = Classifier(self.encoder.width, identities)
+        self.memory = None
+        if config.memory:
+            how = all_but(config.memory, "temperature", "weight")
+            self.memory = CentroidMemory(identities, 2, self.encoder.width, **how)
+
+    def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
+        """N×3×H×W images to the maps `stem`, `stage1` … `stage4`, by name."""
+        return self.encoder.maps(images, modality)
+
+    def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Two or three scalars whose sum is minimised.
+
+        `identity` is the cross-entropy after the neck, `triplet` AGW's weighted regularised triplet loss before it, and
+        `modality` the loss against the memory, with its weight. In training mode the memory is updated after its loss,
+        with the features of all processes.
+        """
+        pooled = self.encoder.pooled(batch.images, batch.modality)
+        necked = self.encoder.neck(pooled)
+        everywhere = all_gather(pooled, unit(necked), batch.identity, batch.modality)
+        terms = {
+            "identity": cross_entropy(self.classifier(necked), batch.identity),
+            "triplet": weighted_regularised_triplet(everywhere[0], everywhere[2]),
+        }
+        memory = self.config.memory
+        if memory and self.memory is not None:
+            terms["modality"] = memory.weight * self.memory.loss(*everywhere[1:], temperature=memory.temperature)
+            if self.training:
+                self.memory.update(*everywhere[1:])
+        return terms
+
+    def embed(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×D features after the neck, each of length one."""
+        return unit(self.encoder.neck(self.encoder.pooled(images, modality)))
+
+    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×D features before the neck, each of length one."""
+        return unit(self.encoder.pooled(images, modality))
+
+    def by_branch(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """N×D features after the neck and N×identities logits of the branch `global`, the only one."""
+        necked = self.encoder.neck(self.encoder.pooled(images, modality))
+        return {"global": (necked, self.classifier(necked))}
+
+    def before_training(self, batches: Iterable[Batch]) -> None:
+        """Fill the memory from all pictures, after the neck has got their mean and variance as running statistics."""
+        if self.memory is None:
+            return
+        seen = [(self.encoder.pooled(b.images, b.modality), b.identity, b.modality) for b in batches]
+        set_statistics(self.encoder.neck.bn, torch.cat([pooled for pooled, _, _ in seen]))
+        self.memory.start((self.encoder.neck(pooled), identity, modality) for pooled, identity, modality in seen)
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Neck and classifier: everything else learns at a tenth of the rate, as in the code of AGW."""
+        return [*self.encoder.neck.parameters(), *self.classifier.parameters()]
+
+    def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
+        """The stems and the stages, which ImageNet weights are loaded into."""
+        return self.encoder.pretrained_parts()
+
+
+@settings
+class Config:
+    """The settings. No paper prints numbers for them. They are those of the methods that the parts come from."""
+
+    training: Training = Training(
+        epochs=81,
+        size=Size(288, 144),
+        identities_per_batch=8,
+        visible_per_identity=4,
+        infrared_per_identity=4,
+        epoch_length="agw",
+        optimiser=SGD(),
+        schedule=WarmUpSteps(),
+    )
+    """
+    epochs, size, identities_per_batch, visible_per_identity, infrared_per_identity, epoch_length: ours: as AGW.
+    optimiser, schedule: ours: as AGW.
+    """
+
+    gem_power: Positive = 3.0
+    """ours: exponent of the pooling; 3 as in the code of AGW."""
+
+    memory: Centroids | None = Centroids()
+    """ours: the part of PECA that helped most; null is without, which is the plain baseline with colour augmentation."""
+
+    flip: Flip = Flip()
+    """ours: mirroring, as AGW."""
+
+    crop: PadCrop = PadCrop()
+    """ours: a shift by up to ten pixels, as AGW."""
+
+    erasing: ChannelErasing | None = ChannelErasing()
+    """ours: CAJ's channel-level erasing in both modalities; null is without."""
+
+    exchange: ChannelExchange | None = ChannelExchange()
+    """ours: CAJ's channel exchange on visible pictures, after the erasing; null is without."""
+
+    def augmentation(self) -> Pipeline:
+        """Training pictures of both modalities to normalised images."""
+        erasing = (self.erasing,) if self.erasing else ()
+        exchange = (self.exchange,) if self.exchange else ()
+        return Pipeline((self.flip, self.crop), visible=(*erasing, *exchange), infrared=erasing)
+
+
+PAPER = Config()
+ROWS: Mapping[str, Row] = read_rows(PAPER, __file__)
+build = ViReID
