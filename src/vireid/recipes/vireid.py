@@ -128,7 +128,7 @@ class Config:
     """ours: exponent of the pooling; 3 as in the code of AGW."""
 
     memory: Centroids | None = Centroids()
-    """ours: the part of PECA that helped most; null is without, which is the plain baseline with colour augmentation."""
+    """ours: the part that helped most, of PECA; null is without, the plain baseline with colour augmentation."""
 
     flip: Flip = Flip()
     """ours: mirroring, as AGW."""
