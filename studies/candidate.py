@@ -42,7 +42,6 @@ from vireid.recipes.peca import (
     InstanceContrast,
     LocalProjections,
     ModalityContrast,
-    set_statistics,
     similarity_loss,
     three_parts,
 )
@@ -182,12 +181,8 @@ class Candidate(nn.Module):
 
     def before_training(self, batches: Iterable[Batch]) -> None:
         """Fill the memory, as PECA does, from all pictures; the neck first gets their statistics."""
-        if self.memory is None:
-            return
-        seen = [(self.branches(b.images, b.modality)[self.last], b.identity, b.modality) for b in batches]
-        neck = self.necks[self.last]
-        set_statistics(neck.bn, torch.cat([pooled for pooled, _, _ in seen]))  # type: ignore[arg-type]
-        self.memory.start((neck(pooled), identity, modality) for pooled, identity, modality in seen)
+        if self.memory is not None:
+            self.memory.fill(batches, lambda *given: self.branches(*given)[self.last], self.necks[self.last])
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Everything that pretrained weights do not fill."""

@@ -6,7 +6,7 @@ section 3.3. Shapes: B samples, features of length D; identity and modality are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -14,6 +14,7 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
+from vireid.data.batch import Batch
 from vireid.data.host import groups, on_host, to_device
 from vireid.data.settings import NonNegative, Temperature, settings
 from vireid.losses.pairs import mean_over, similarity, unit
@@ -76,6 +77,29 @@ class CentroidMemory(nn.Module):
             count.index_put_((identity, modality), torch.ones_like(count[0, 0]), accumulate=True)
         mean = total / count.clamp(min=1)
         self.centroids.copy_(mean if self.normalise == "never" else normalize(mean, dim=2))
+
+    def fill(
+        self,
+        batches: Iterable[Batch],
+        pooled: Callable[[Tensor, Tensor], Tensor],
+        neck: nn.Module,
+        *,
+        calibrate: bool = True,
+        before_neck: bool = False,
+    ) -> None:
+        """`start` from all pictures, whose pooled features are all kept for a moment (8 KB each with ResNet-50).
+
+        Args:
+            batches: all pictures; call it without gradients, in evaluation mode.
+            pooled: N×3×H×W images and N modalities to N×D features before the neck.
+            neck: N×D features to N×D, with a batch normalisation `bn`.
+            calibrate: first give the neck the mean and variance of all pooled features as running statistics.
+            before_neck: the centroids are of features before the neck.
+        """
+        seen = [(pooled(b.images, b.modality), b.identity, b.modality) for b in batches]
+        if calibrate and seen:
+            set_statistics(neck.bn, torch.cat([features for features, _, _ in seen]))  # type: ignore[arg-type]
+        self.start((f if before_neck else neck(f), identity, modality) for f, identity, modality in seen)
 
     @torch.no_grad()
     def update(self, features: Tensor, identity: Tensor, modality: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The encoder of AGW and PECA: one stem for each modality, a shared trunk, pooling, a neck."""
+"""The encoder of AGW and of what is built on it: one stem for each modality, a shared trunk, pooling, a neck."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from vireid.data.modality import Modality
+from vireid.data.unit import unit
 from vireid.networks.attention import agw_non_local
-from vireid.networks.heads import BNNeck, NeckStart
+from vireid.networks.heads import BNNeck, Classifier, NeckStart
 from vireid.networks.per_modality import PerModality
 from vireid.networks.pooling import GeM
 from vireid.networks.resnet import Stages, Stem
@@ -66,3 +67,42 @@ class Encoder(nn.Module):
     def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
         """The modules that ImageNet weights are loaded into: the stems of all modalities, and the stages."""
         return list(self.stems.copies.values()), self.stages
+
+
+class OneBranch(nn.Module):
+    """An encoder and a classifier behind its neck: everything of AGW's network but its objective.
+
+    Args:
+        encoder: the encoder.
+        identities: number of training identities, the width of the classifier.
+    """
+
+    def __init__(self, encoder: Encoder, identities: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.classifier = Classifier(encoder.width, identities)
+
+    def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
+        """N×3×H×W images to the maps `stem`, `stage1` … `stage4`, by name."""
+        return self.encoder.maps(images, modality)
+
+    def embed(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×D features after the neck, each of length one."""
+        return unit(self.encoder.neck(self.encoder.pooled(images, modality)))
+
+    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """N×D features before the neck, each of length one."""
+        return unit(self.encoder.pooled(images, modality))
+
+    def by_branch(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """N×D features after the neck and N×identities logits of the branch `global`, the only one."""
+        necked = self.encoder.neck(self.encoder.pooled(images, modality))
+        return {"global": (necked, self.classifier(necked))}
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Neck and classifier: everything else learns at a tenth of the rate, as in the code of AGW."""
+        return [*self.encoder.neck.parameters(), *self.classifier.parameters()]
+
+    def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
+        """The stems and the stages, which ImageNet weights are loaded into."""
+        return self.encoder.pretrained_parts()

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import nn
 
 from vireid.augment.aggregation import with_auxiliary_samples
 from vireid.augment.colour import ChannelExchange
@@ -26,9 +25,8 @@ from vireid.losses.classification import cross_entropy
 from vireid.losses.mixing import ICAL
 from vireid.losses.pairs import unit
 from vireid.losses.triplet import EPSILON, squared_difference_triplet, weighted_regularised_triplet
-from vireid.networks.encoder import Encoder
-from vireid.networks.heads import Classifier, NeckStart
-from vireid.networks.resnet import Stages
+from vireid.networks.encoder import Encoder, OneBranch
+from vireid.networks.heads import NeckStart
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
 from vireid.training.optim import SGD, WarmUpSteps
@@ -75,7 +73,7 @@ class SquaredTriplet:
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
-class AGW(nn.Module):
+class AGW(OneBranch):
     """Two stems, one trunk with non-local attention, GeM, a neck and a classifier.
 
     With `ical` there is a third stem, for auxiliary samples.
@@ -86,22 +84,17 @@ class AGW(nn.Module):
     """
 
     def __init__(self, config: Config, identities: int) -> None:
-        super().__init__()
-        self.config = config
-        self.draws_samples = config.ical is not None  # at random, so the order of the samples matters
         stems = list(Modality) if config.ical else [Modality.VISIBLE, Modality.INFRARED]
-        self.encoder = Encoder(
+        encoder = Encoder(
             config.training.trunk,
             non_local=config.non_local,
             gem_power=config.gem_power,
             modalities=stems,
             neck_start=config.neck_start,
         )
-        self.classifier = Classifier(self.encoder.width, identities)
-
-    def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
-        """N×3×H×W images to the maps `stem`, `stage1` … `stage4`, by name."""
-        return self.encoder.maps(images, modality)
+        super().__init__(encoder, identities)
+        self.config = config
+        self.draws_samples = config.ical is not None  # at random, so the order of the samples matters
 
     def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Identity classification after the neck, triplet before it: two scalars whose sum is minimised.
@@ -124,27 +117,6 @@ class AGW(nn.Module):
             compared = unit(necked)
             terms["mixing"] = ical.loss(compared[real:], *(compared[parent] for parent in parents))
         return terms
-
-    def embed(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """N×D features after the neck, each of length one."""
-        return unit(self.encoder.neck(self.encoder.pooled(images, modality)))
-
-    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """N×D features before the neck, each of length one."""
-        return unit(self.encoder.pooled(images, modality))
-
-    def by_branch(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """N×D features after the neck and N×identities logits of the branch `global`, the only one."""
-        necked = self.encoder.neck(self.encoder.pooled(images, modality))
-        return {"global": (necked, self.classifier(necked))}
-
-    def new_parameters(self) -> list[nn.Parameter]:
-        """Neck and classifier: everything else learns at a tenth of the rate, as in the code."""
-        return [*self.encoder.neck.parameters(), *self.classifier.parameters()]
-
-    def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
-        """The stems and the stages, which ImageNet weights are loaded into."""
-        return self.encoder.pretrained_parts()
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -31,15 +31,14 @@ from vireid.data.host import first, groups, on_host, repeat, where
 from vireid.data.modality import Modality
 from vireid.data.settings import Count, NonNegative, Positive, Temperature, Width, all_but, settings
 from vireid.data.size import Size
-from vireid.losses.centroids import CentroidMemory, Normalise, Order, set_statistics  # equations 7 to 10
+from vireid.losses.centroids import CentroidMemory, Normalise, Order  # equations 7 to 10
 from vireid.losses.classification import cross_entropy
 from vireid.losses.mixing import Mixing, mixing, mixing_loss  # noqa: F401 equation 3
 from vireid.losses.pairs import mean_over, same_identity, similarity, unit
 from vireid.losses.triplet import batch_hard_triplet, squared_difference_triplet, weighted_regularised_triplet
-from vireid.networks.encoder import Encoder
-from vireid.networks.heads import Classifier
+from vireid.networks.encoder import Encoder, OneBranch
 from vireid.networks.normalisation import Statistics, normalising_by
-from vireid.networks.resnet import Stages, scaled
+from vireid.networks.resnet import scaled
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
 from vireid.training.optim import SGD, WarmUpSteps
@@ -247,22 +246,21 @@ def identity_loss(logits: Tensor, identity: Tensor, modality: Tensor, *, scale: 
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
-class PECA(nn.Module):
+class PECA(OneBranch):
     """AGW's encoder with three stems, a classifier, the MLPs of GSL and the memory. What is off is not built.
 
     `identities` is the number of training identities, the width of the classifier.
     """
 
     def __init__(self, config: Config, identities: int) -> None:
-        super().__init__()
-        self.config = config
-        self.draws_samples = config.ical is not None  # at random, so the order of the samples matters
         stems = list(Modality) if config.ical else [Modality.VISIBLE, Modality.INFRARED]
-        self.encoder = Encoder(
+        encoder = Encoder(
             config.training.trunk, non_local=config.non_local, gem_power=config.gem_power, modalities=stems
         )
-        width = self.encoder.width
-        self.classifier = Classifier(width, identities)
+        super().__init__(encoder, identities)
+        self.config = config
+        self.draws_samples = config.ical is not None  # at random, so the order of the samples matters
+        width = encoder.width
         self.projections = None
         if config.gsl:
             hidden = scaled(config.gsl.hidden, config.training.trunk)
@@ -272,10 +270,6 @@ class PECA(nn.Module):
             modalities = 3 if config.ical and config.ical.in_mod else 2
             how = all_but(config.modality, "temperature", "weight", "start", "refill")
             self.memory = CentroidMemory(identities, modalities, width, **how)
-
-    def maps(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
-        """N×3×H×W images to the maps `stem`, `stage1` … `stage4`, by name."""
-        return self.encoder.maps(images, modality)
 
     def features(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
         """N×D features, by name: `pool` before the neck, `bn` after it."""
@@ -338,18 +332,6 @@ class PECA(nn.Module):
                 samples.images[changed] = augmented(operation, samples.images[changed], generator)
         return samples, visible, infrared
 
-    def embed(self, images: Tensor, modality: Tensor) -> Tensor:
-        """N×D features after the neck, each of length one; MLPs and auxiliary stem are not used."""
-        return unit(self.features(images, modality)["bn"])
-
-    def embed_pooled(self, images: Tensor, modality: Tensor) -> Tensor:
-        """N×D features before the neck, each of length one."""
-        return unit(self.features(images, modality)["pool"])
-
-    def by_branch(self, images: Tensor, modality: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """N×D features after the neck and N×identities logits of the branch `global`, the only one."""
-        return {"global": (necked := self.features(images, modality)["bn"], self.classifier(necked))}
-
     def before_training(self, batches: Iterable[Batch]) -> None:
         """Fill the memory by equation 7 and equation 8, from all pictures, unless `modality.start` is `first_seen`."""
         modality = self.config.modality
@@ -362,22 +344,15 @@ class PECA(nn.Module):
             self._fill_memory(batches, calibrate=False)
 
     def _fill_memory(self, batches: Iterable[Batch], *, calibrate: bool) -> None:
-        """Centroids from all pictures, whose pooled features are all kept for a moment (8 KB each with ResNet-50)."""
-        seen = [(self.encoder.pooled(b.images, b.modality), b.identity, b.modality) for b in batches]
-        if calibrate and seen:
-            set_statistics(self.encoder.neck.bn, torch.cat([pooled for pooled, _, _ in seen]))
-        before_neck = self.config.metric_features == "pool"
+        """Centroids from all pictures, of the features that L_mod compares."""
         if self.memory is not None:
-            self.memory.start((f if before_neck else self.encoder.neck(f), y, m) for f, y, m in seen)
+            before_neck = self.config.metric_features == "pool"
+            neck = self.encoder.neck
+            self.memory.fill(batches, self.encoder.pooled, neck, calibrate=calibrate, before_neck=before_neck)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Neck, classifier and MLPs: everything else learns at a tenth of the rate, as in the code of AGW."""
-        fresh = [self.encoder.neck, self.classifier, *([self.projections] if self.projections is not None else [])]
-        return [parameter for module in fresh for parameter in module.parameters()]
-
-    def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
-        """The stems and the stages, which ImageNet weights are loaded into."""
-        return self.encoder.pretrained_parts()
+        return [*super().new_parameters(), *(self.projections.parameters() if self.projections is not None else [])]
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
 
 from vireid.augment.colour import ChannelExchange
 from vireid.augment.erasing import ChannelErasing
@@ -19,20 +18,18 @@ from vireid.augment.pipeline import Pipeline
 from vireid.data.batch import Batch
 from vireid.data.settings import Positive, all_but, settings
 from vireid.data.size import Size
-from vireid.losses.centroids import CentroidMemory, Centroids, set_statistics
+from vireid.losses.centroids import CentroidMemory, Centroids
 from vireid.losses.classification import cross_entropy
 from vireid.losses.pairs import unit
 from vireid.losses.triplet import weighted_regularised_triplet
-from vireid.networks.encoder import Encoder
-from vireid.networks.heads import Classifier
-from vireid.networks.resnet import Stages
+from vireid.networks.encoder import Encoder, OneBranch
 from vireid.recipes import Row, read_rows
 from vireid.training.distributed import all_gather
 from vireid.training.optim import SGD, WarmUpSteps
 from vireid.training.settings import Training
 
 
-class ViReID(nn.Module):
+class ViReID(OneBranch):
     """Two stems, one trunk without attention, GeM, a neck, a classifier, and the memory of centroids.
 
     Args:
@@ -41,18 +38,12 @@ class ViReID(nn.Module):
     """
 
     def __init__(self, config: Config, identities: int) -> None:
-        super().__init__()
+        super().__init__(Encoder(config.training.trunk, non_local=None, gem_power=config.gem_power), identities)
         self.config = config
-        self.encoder = Encoder(config.training.trunk, non_local=None, gem_power=config.gem_power)
-        self.classifier = Classifier(self.encoder.width, identities)
         self.memory = None
         if config.memory:
             how = all_but(config.memory, "temperature", "weight")
             self.memory = CentroidMemory(identities, 2, self.encoder.width, **how)
-
-    def maps(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, torch.Tensor]:
-        """N×3×H×W images to the maps `stem`, `stage1` … `stage4`, by name."""
-        return self.encoder.maps(images, modality)
 
     def objective(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Two or three scalars whose sum is minimised.
@@ -75,34 +66,10 @@ class ViReID(nn.Module):
                 self.memory.update(*everywhere[1:])
         return terms
 
-    def embed(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """N×D features after the neck, each of length one."""
-        return unit(self.encoder.neck(self.encoder.pooled(images, modality)))
-
-    def embed_pooled(self, images: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """N×D features before the neck, each of length one."""
-        return unit(self.encoder.pooled(images, modality))
-
-    def by_branch(self, images: torch.Tensor, modality: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """N×D features after the neck and N×identities logits of the branch `global`, the only one."""
-        necked = self.encoder.neck(self.encoder.pooled(images, modality))
-        return {"global": (necked, self.classifier(necked))}
-
     def before_training(self, batches: Iterable[Batch]) -> None:
         """Fill the memory from all pictures, after the neck has got their mean and variance as running statistics."""
-        if self.memory is None:
-            return
-        seen = [(self.encoder.pooled(b.images, b.modality), b.identity, b.modality) for b in batches]
-        set_statistics(self.encoder.neck.bn, torch.cat([pooled for pooled, _, _ in seen]))
-        self.memory.start((self.encoder.neck(pooled), identity, modality) for pooled, identity, modality in seen)
-
-    def new_parameters(self) -> list[nn.Parameter]:
-        """Neck and classifier: everything else learns at a tenth of the rate, as in the code of AGW."""
-        return [*self.encoder.neck.parameters(), *self.classifier.parameters()]
-
-    def pretrained_parts(self) -> tuple[list[nn.Module], Stages]:
-        """The stems and the stages, which ImageNet weights are loaded into."""
-        return self.encoder.pretrained_parts()
+        if self.memory is not None:
+            self.memory.fill(batches, self.encoder.pooled, self.encoder.neck)
 
 
 @settings
