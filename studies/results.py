@@ -6,7 +6,7 @@
 A page asks for a table with two comment lines. What stands between them is replaced. Nothing is trained here.
 
     <!-- study NAME -->                     the entries of a study, and each one's difference from another
-    <!-- factors NAME … -->                 for the studies NAME-0 and NAME-1: what each part gains in both worlds
+    <!-- factors NAME … -->                 for the studies NAME-0 and NAME-1: each difference in both worlds
     <!-- side-by-side NAME: ENTRY … -->     the recipes of a study with steps, seconds and parameters, a picture, and
                                             how much better the last one is than each other one
     <!-- end -->
@@ -170,8 +170,8 @@ def _against(entry: Entry) -> list[str]:
 
 
 def factors(names: str) -> str:
-    """The Markdown table of what parts gain with a factor of the world off and on."""
-    head = ["factor", "part", "without it", "gain, factor at 0", "gain, factor at 1", "gain at 1 - gain at 0", "seeds"]
+    """The Markdown table of differences in Rank-1 with a factor of the world off and on, and of their difference."""
+    head = ["factor", "entry", "compared with", "difference at 0", "difference at 1", "of the two", "seeds"]
     lines = [head, ["---"] * len(head)]
     for name in names.split():
         off, on = (in_study(f"{name}-{level}") for level in (0, 1))
