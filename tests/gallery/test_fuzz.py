@@ -7,12 +7,15 @@ content, and document. Values that the description allows are mixed with values 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import hypothesis
+import jsonschema_rs
 import pytest
 import requests
 import schemathesis
@@ -24,6 +27,32 @@ from schemathesis.specs.openapi import checks as described
 from tests.gallery.served import Served, picture, served
 from tests.gallery.station import station
 
+
+def wrong_requests_are_refused(context: Any, response: Any, case: Any) -> bool | None:
+    """`negative_data_rejection`, except for values that are wrong only before they are sent.
+
+    In a query everything is a text: of `cameras`, the number 7, the text "7" and the list ["7"] are sent alike, and so
+    a request that was made up as a wrong one may be a good one. The check of the library sees this for one parameter,
+    but not for two.
+    """
+    if response.status_code < 400 and case.method == "GET" and good_as_sent(case, response.request.url):
+        return None
+    return described.negative_data_rejection(context, response, case)
+
+
+def good_as_sent(case: Any, url: str) -> bool:
+    """Whether the description allows all that stands in an address: each parameter as a text, texts, or a number."""
+    parameters = case.operation.definition.raw.get("parameters", ())
+    schemas = {one["name"]: one["schema"] for one in parameters if one["in"] == "query"}
+    for name, texts in parse_qs(urlsplit(url).query, keep_blank_values=True).items():
+        readings: list[Any] = [texts]
+        if len(texts) == 1:
+            readings += [texts[0], *([int(texts[0])] if re.fullmatch("[+-]?[0-9]+", texts[0]) else [])]
+        if name not in schemas or not any(jsonschema_rs.is_valid(schemas[name], one) for one in readings):
+            return False
+    return True
+
+
 QUICK, MANY = 6, 60
 """Requests of each kind to each route."""
 CHECKS = [
@@ -32,7 +61,7 @@ CHECKS = [
     described.content_type_conformance,
     described.response_headers_conformance,
     described.response_schema_conformance,
-    described.negative_data_rejection,
+    wrong_requests_are_refused,
     described.unsupported_method,
 ]
 """Not that every value is taken that the description allows: no description can say what a picture is."""
