@@ -15,6 +15,7 @@ A page asks for a table with two comment lines. What stands between them is repl
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -102,12 +103,18 @@ def combined(parts: Sequence[tuple[int, Results]], *, seed: int = 0) -> Differen
                 raise ValueError("the entries were measured on different queries")
             np.add.at(sums[place], person, sign * np.array(results[one]["queries"]["rank1"]))
     counts = np.bincount(person)
-    generator = np.random.default_rng(seed)
-    drawn_people = generator.multinomial(len(people), np.full(len(people), 1 / len(people)), DRAWS)
-    drawn_seeds = generator.multinomial(len(common), np.full(len(common), 1 / len(common)), DRAWS)
+    drawn_people, drawn_seeds = _draws(len(people), len(common), seed)
     means = ((drawn_seeds @ sums) * drawn_people).sum(1) / (len(common) * (drawn_people @ counts))
     low, high = np.percentile(means, (2.5, 97.5))
     return Difference(float(sums.sum() / (len(common) * counts.sum())), float(low), float(high), len(common))
+
+
+@functools.cache
+def _draws(people: int, seeds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each person and each seed is drawn: `DRAWS` × people and `DRAWS` × seeds."""
+    generator = np.random.default_rng(seed)
+    drawn = (generator.multinomial(count, np.full(count, 1 / count), DRAWS) for count in (people, seeds))
+    return next(drawn), next(drawn)
 
 
 def published(entry: Entry) -> Mapping[str, float | None]:

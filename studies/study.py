@@ -12,6 +12,7 @@ speed.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import signal
@@ -64,21 +65,26 @@ class Entry:
         return RESULTS / self.study / f"{self.name.replace('/', '-')}-seed-{seed}.json"
 
 
+@functools.cache
+def said() -> dict[str, Any]:
+    """What `study.yaml` says."""
+    return yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))
+
+
 def entries() -> list[Entry]:
     """Every configuration that `study.yaml` names, in its order."""
-    said = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))
     found = []
-    for study, about in said["studies"].items():
-        regime = [text for part in about["regime"] for text in said["regimes"][part]]
+    for study, about in said()["studies"].items():
+        regime = [text for part in about["regime"] for text in said()["regimes"][part]]
         for name, own in about["entries"].items():
             whole = {"recipe": own} if isinstance(own, str) else dict(own)
             assignments = (*regime, *about.get("set", ()), *whole.get("set", ()))
             world, seeds = whole.get("world", about["world"]), whole.get("seeds", about["seeds"])
-            if world not in said["worlds"]:
+            if world not in said()["worlds"]:
                 raise SystemExit(f"study {study}, {name}: there is no world '{world}'")
             against = whole.get("against")
             where, _, other = (against or "").rpartition("/")
-            if against is not None and other not in said["studies"].get(where or study, {}).get("entries", ()):
+            if against is not None and other not in said()["studies"].get(where or study, {}).get("entries", ()):
                 raise SystemExit(f"study {study}, {name}: there is no entry '{against}'")
             more = whole.get("plugin", about.get("plugin")), about.get("by_name", False), bool(whole.get("set"))
             found.append(Entry(study, name, whole["recipe"], world, tuple(assignments), tuple(seeds), against, *more))
@@ -87,8 +93,7 @@ def entries() -> list[Entry]:
 
 def world_command(name: str) -> str:
     """The arguments of `vireid` that write a world, without its folder."""
-    said = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))["worlds"][name]
-    words = {f"--{key.replace('_', '-')}": value for key, value in said.items()}
+    words = {f"--{key.replace('_', '-')}": value for key, value in said()["worlds"][name].items()}
     return " ".join(option if value is True else f"{option} {value}" for option, value in words.items())
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import hashlib
+import io
+import pickle
 import typing
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
@@ -93,7 +97,37 @@ def observed(name: str, given: tuple[str, ...]) -> Observed:
     network, start = _network(name, config), {}
     for key, value in network.state_dict().items():
         start[key] = value.clone()
-    return Observed(_fixed(config, network, start), _run(name, network))
+    return Observed(_fixed(config, network, start), _run_of(name, network))
+
+
+_RUNS: dict[tuple[str, bytes], dict[str, torch.Tensor]] = {}
+
+
+def _run_of(name: str, network: Any) -> dict[str, torch.Tensor]:
+    """`_run`, once for networks that hold the same.
+
+    The shared settings are taken from a network that is built: if it reads one of them later, it ends here.
+    """
+    if hasattr(network, "config"):
+        network.config = copy.copy(network.config)
+        object.__setattr__(network.config, "training", None)
+    file = io.BytesIO()
+    _Holds(file).dump(network)
+    key = name, hashlib.sha256(file.getbuffer()).digest()
+    if key not in _RUNS:
+        _RUNS[key] = _run(name, network)
+    return _RUNS[key]
+
+
+class _Holds(pickle.Pickler):
+    """Writes all that an object holds, tensors with their values and not with the places where they lie."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, torch.Tensor):
+            return tuple, (
+                (type(obj).__name__, obj.requires_grad, str(obj.dtype), obj.shape, obj.detach().numpy().tobytes()),
+            )
+        return NotImplemented
 
 
 def _network(name: str, config: Any) -> Any:

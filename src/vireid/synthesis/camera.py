@@ -260,19 +260,24 @@ def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
         weights[i + reach] = math.exp(-0.5 * (i / sigma) ** 2)
     weights /= weights.sum()
     height, width, channels = picture.shape
-    first, second = np.zeros_like(picture), np.zeros_like(picture)
+    row = width * channels  # numbers of a line, channels side by side
+    source, first, second = picture.reshape(height, row), np.zeros((height, row), np.float32), np.zeros_like(picture)
     for y in range(height):
         for i in range(-reach, reach + 1):
-            source = min(max(y + i, 0), height - 1)
-            for x in range(width):
-                for c in range(channels):
-                    first[y, x, c] += weights[i + reach] * picture[source, x, c]
+            other, weight = min(max(y + i, 0), height - 1), weights[i + reach]
+            for x in range(row):
+                first[y, x] += weight * source[other, x]
+    result = second.reshape(height, row)
     for y in range(height):
-        for x in range(width):
-            for i in range(-reach, reach + 1):
-                source = min(max(x + i, 0), width - 1)
-                for c in range(channels):
-                    second[y, x, c] += weights[i + reach] * first[y, source, c]
+        for i in range(-reach, reach + 1):
+            weight, shift = weights[i + reach], i * channels
+            low, high = min(max(0, -shift), row), max(min(row, row - shift), 0)  # of this part, the source is inside
+            for x in range(low):
+                result[y, x] += weight * first[y, x % channels]
+            for x in range(low, high):
+                result[y, x] += weight * first[y, x + shift]
+            for x in range(max(low, high), row):
+                result[y, x] += weight * first[y, row - channels + x % channels]
     return second
 
 
@@ -288,7 +293,7 @@ def develop(light: np.ndarray, sensor: Sensor, view: View, rng: np.random.Genera
     """Turn linear light into pixels: exposure, bloom, blur, tone curve, sharpening and noise.
 
     Args:
-        light: H×W×3 float32, linear light of 0 or more.
+        light: H×W×C float32, linear light of 0 or more; of an infrared sensor only the first channel is read.
         sensor, view: of the picture.
         rng: draws the noise.
         gain: exposure gain, see `metering`.

@@ -46,6 +46,7 @@ SETTING = 57
 
 FAR = 1e9
 TIE = 1e-9  # two limbs share the ball at their joint: the first part must win there, independently of rounding
+SLACK = 1.000001  # factor on a squared radius, for a test that must not miss a hit
 SAMPLES = 2  # rays per pixel and axis
 
 
@@ -86,6 +87,10 @@ def _meet(
     root = b * b - a * c
     if root >= 0.0 and abs(a) > 1e-12:
         root = math.sqrt(root)
+        # Cameras are outside. So if the ray enters the cone between the circles, there it enters the hull.
+        t = (-b - root) / a
+        if a > 0.0 and t > 0.0 and bottom <= oy + t * dy <= top:
+            return t
         for sign in (-1.0, 1.0):
             t = (-b + sign * root) / a
             y = oy + t * dy
@@ -169,11 +174,17 @@ def nearest(parts: np.ndarray, setting: np.ndarray, height: int, width: int) -> 
         fx, fy, fz = _apply(part, MAP, setting[FORWARD], setting[FORWARD + 1], setting[FORWARD + 2])
         rx, ry, rz = _apply(part, MAP, setting[RIGHT], setting[RIGHT + 1], setting[RIGHT + 2])
         ux, uy, uz = _apply(part, MAP, setting[UP], setting[UP + 1], setting[UP + 2])
+        # Most rays of the box pass beside a limb that is not upright. They do not meet the cylinder around both balls,
+        # made a little larger than rounding can matter.
+        wide = SLACK * max(part[START], part[END]) ** 2
         for line in range(y0, y1):
             up = -(setting[WINDOW + 1] + (line + 0.5) / height * setting[WINDOW + 3])
             for column in range(x0, x1):
                 across = setting[WINDOW] + (column + 0.5) / width * setting[WINDOW + 2]
-                dx, dy, dz = fx + across * rx + up * ux, fy + across * ry + up * uy, fz + across * rz + up * uz
+                dx, dz = fx + across * rx + up * ux, fz + across * rz + up * uz
+                if (ox * dz - oz * dx) ** 2 > wide * (dx * dx + dz * dz):
+                    continue
+                dy = fy + across * ry + up * uy
                 t = _meet(ox, oy, oz, dx, dy, dz, part[LENGTH], part[START], part[END])
                 if t < far[line, column] - TIE and _solid(part, setting, across, up, t):
                     far[line, column] = t
@@ -351,14 +362,14 @@ def _behind(setting: np.ndarray, across: float, up: float, fx: float, fy: float,
         shade = 1.0 + setting[FLOOR_ROUGH] * _rough(3.0 * u, 3.0 * v, setting[WALL_PHASE])
         feet = ((x - setting[FEET_X]) / 0.34) ** 2 + ((z - setting[FEET_Z]) / 0.30) ** 2
         shade *= 1.0 - setting[SHADOW] * math.exp(-feet)
-        for channel in range(3):
+        for channel in range(len(out)):
             colour = setting[FLOOR + channel] + share * (setting[FLOOR_SECOND + channel] - setting[FLOOR + channel])
             light = setting[SKY + channel] + max(0.0, setting[KEY + 1]) * setting[KEY_LIGHT + channel]
             out[channel] = max(0.0, colour * shade) * (light + 0.6 * lamp)
         return
     share = _wall_share(setting, u, y)
     shade = 1.0 + setting[WALL_ROUGH] * _rough(1.7 * u, 1.7 * y, setting[WALL_PHASE])
-    for channel in range(3):
+    for channel in range(len(out)):
         colour = setting[WALL + channel] + share * (setting[WALL_SECOND + channel] - setting[WALL + channel])
         light = 0.7 * setting[SKY + channel] + 0.3 * setting[GROUND + channel]
         light += max(0.0, setting[KEY + 2]) * setting[KEY_LIGHT + channel]
@@ -424,14 +435,16 @@ def _person(
     share = _features(x, y, z) if int(surface[PATTERN]) == FACE_PATTERN else _share(surface, u, y)
     printed = _printed(surface, x, y, z)
     gloss = surface[SHINE] * max(0.0, facing) ** 12
-    for channel in range(3):
+    for channel in range(len(out)):
         value = _reflectance(surface, y, angle, around, channel, share, printed)
         light = _lit(setting, nx, ny, nz, facing, lamp, channel)
         out[channel] = value * light + gloss * (0.3 * setting[SKY + channel] + lamp)
 
 
 @njit(cache=True, error_model="numpy")
-def render(parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height: int, width: int) -> np.ndarray:
+def render(
+    parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height: int, width: int, channels: int = 3
+) -> np.ndarray:
     """Draw a scene.
 
     Args:
@@ -439,13 +452,14 @@ def render(parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height:
         surfaces: M×`SURFACE` float64.
         setting: `SETTING` float64. The constants of this file are the columns of the three tables.
         height, width: size in pixels.
+        channels: 3, or 1 for the first one alone: those of an infrared scene are equal.
 
     Returns:
-        height×width×3 float32, linear light of 0 or more, the mean of up to `SAMPLES`² rays per pixel.
+        height×width×channels float32, linear light of 0 or more, the mean of up to `SAMPLES`² rays per pixel.
     """
     which, far = nearest(parts, setting, SAMPLES * height, SAMPLES * width)
-    picture = np.zeros((height, width, 3), dtype=np.float32)
-    colour, total = np.zeros(3), np.zeros(3)
+    picture = np.zeros((height, width, channels), dtype=np.float32)
+    colour, total = np.zeros(channels), np.zeros(channels)
     for line in range(height):
         for column in range(width):
             y, x = SAMPLES * line, SAMPLES * column
@@ -467,6 +481,6 @@ def render(parts: np.ndarray, surfaces: np.ndarray, setting: np.ndarray, height:
                     surface = surfaces[int(part[SURFACE_INDEX])]
                     _person(part, surface, setting, across, up, far[i, j], (fx, fy), colour)
                 total += colour
-            for channel in range(3):
+            for channel in range(channels):
                 picture[line, column, channel] = total[channel] / ((3 + step) // step)
     return picture

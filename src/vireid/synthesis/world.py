@@ -195,7 +195,8 @@ def render_person(
         BadInput: the world has no such identity, or the modality is neither visible nor infrared.
     """
     scene = _scene(world, identity, camera, modality, moment)
-    light = render(*scene.tables, scene.setting, int(size[0]), int(size[1]))
+    channels = 1 if scene.sensor.infrared else 3
+    light = render(*scene.tables, scene.setting, int(size[0]), int(size[1]), channels)
     return develop(light, scene.sensor, scene.view, scene.rng, gain=scene.gain)
 
 
