@@ -256,6 +256,7 @@ def two_processes(ground: Ground) -> Iterator[Found]:
     run, length = ground.folder / "together", ground.size(40, 2)
     small = SMALL if ground.quick else ()
     fields = ["weights=none", f"precision={precision()}", "epochs=2", f"epoch_length={length}", *small]
+    planned = plan(TrainOptions("agw", ground.world, run, set=tuple(fields)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     command = ["vireid.cli.main", "train", "agw", "--data", ground.world, "--run", str(run), "--set", *fields]
     limit = max(1.0, ground.ends - time.monotonic())
@@ -263,12 +264,7 @@ def two_processes(ground: Ground) -> Iterator[Found]:
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     last = json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    pictures = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]["training"]
-    count = (
-        length
-        * pictures["identities_per_batch"]
-        * (pictures["visible_per_identity"] + pictures["infrared_per_identity"])
-    )
+    count = length * planned.config.training.pictures_per_step
     yield Found("two GPUs", what, (last["seconds"],), count, note="loader included")
 
 

@@ -9,6 +9,7 @@ A page asks for a table with two comment lines. What stands between them is repl
     <!-- factors NAME … -->                 for the studies NAME-0 and NAME-1: each difference in both worlds
     <!-- side-by-side NAME: ENTRY … -->     the recipes of a study with steps, seconds and parameters, a picture, and
                                             how much better the last one is than each other one
+    <!-- bench FILE -->                     what `vireid bench --json` wrote to a file in docs/results/bench
     <!-- end -->
 """
 
@@ -33,7 +34,7 @@ from study import PROTOCOL, RESULTS, Entry, entries
 PAGES = RESULTS.parent
 DRAWS = 10_000  # of the bootstrap
 PICTURE = PAGES.parent / "images" / "side-by-side.svg"
-MARKED = re.compile(r"(<!-- (study|factors|side-by-side) ([^\n]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (study|factors|side-by-side|bench) ([^\n]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 METRICS = {"rank1": "Rank-1", "map": "mAP"}
 
 Results = Mapping[int, dict[str, Any]]  # seed → what the file holds
@@ -253,7 +254,36 @@ def _chosen(asked: str) -> list[Entry]:
     return [known[name] for name in names.split()]
 
 
-TABLES = {"study": table, "factors": factors, "side-by-side": side_by_side}
+def benched(name: str) -> str:
+    """The Markdown tables of a run of `vireid bench`: what was compared and which goals are reached; how times grow."""
+    lines = json.loads((PAGES / "bench" / name).read_text(encoding="utf-8"))
+    head = ["area", "what", "ours", "baseline", "a second", "ratio", "goal", "limit", ""]
+    compared = [_compared(one) for one in lines if "exponent" not in one["figures"]]
+    growing = ["area", "what", "seconds", "exponent"]
+    grown = [_grown(one) for one in lines if "exponent" in one["figures"]]
+    tables = [[first, ["---"] * len(first), *rows] for first, rows in ((head, compared), (growing, grown)) if rows]
+    return "\n".join(_as_markdown(rows) for rows in tables)
+
+
+def _compared(one: Mapping[str, Any]) -> list[str]:
+    sign = "≥" if one["better"] == "larger" else "≤"
+    return [
+        *(one[key] for key in ("area", "name", "ours", "baseline")),
+        "" if one["rate"] is None else f"{one['rate']:,.0f} {one['unit']}",
+        f"{one['ratio']:.2f} ({one['ratio_min']:.2f}–{one['ratio_max']:.2f})",
+        "–" if one["goal"] is None else f"{sign} {one['goal']:.3g}",
+        "–" if one["limit"] is None else f"{one['limit']:.3g}",
+        {True: "reached", False: "not reached", None: ""}[one["reached"]],
+    ]
+
+
+def _grown(one: Mapping[str, Any]) -> list[str]:
+    figures = one["figures"]
+    seconds = (f"{size:,}: {spent:.3g}" for size, spent in zip(figures["sizes"], figures["seconds"], strict=True))
+    return [one["area"], one["name"], ", ".join(seconds), f"{figures['exponent']:.2f}"]
+
+
+TABLES = {"study": table, "factors": factors, "side-by-side": side_by_side, "bench": benched}
 
 
 def rewritten(text: str) -> str:

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from tests.outside import forgotten
+from vireid.bench.measure import Line, Spent, counted
 from vireid.data.batch import Batch
 from vireid.plugins import plugin
 from vireid.recipes import find_row
@@ -130,6 +132,24 @@ def test_factors_without_a_result_are_missing(made, tmp_path, monkeypatch):
     monkeypatch.setattr("study.RESULTS", tmp_path)
     lines = made.factors("look_alikes").splitlines()
     assert len(lines) == 3 and lines[2] == "| look_alikes | gsl | no-gsl | – | – | – | 0 |"
+
+
+def test_a_run_of_the_benchmark_becomes_two_tables(made, tmp_path, monkeypatch):
+    spent = (Spent(2.0, 2.0), Spent(3.0, 3.0), Spent(8.0, 8.0))
+    ours = (Spent(1.0, 1.0),) * 3
+    told = {"name": "work", "baseline": "loops", "ours": "ours", "larger": True, "clock": "wall", "area": "losses"}
+    line = Line(**told, ratios=(2.0, 3.0, 8.0), baseline_spent=spent, ours_spent=ours, goal=4.0, limit=9.0)
+    growth = {"sizes": [10, 2000], "seconds": [0.5, 1.25], "exponent": 0.172, "unit": "rows"}
+    found = [counted(line, 64, "rows"), replace(line, goal=2.5), replace(line, figures=growth)]
+    monkeypatch.setattr(made, "PAGES", tmp_path)
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "a.json").write_text(json.dumps([one.to_json() for one in found]))
+    first, second = made.benched("a.json").split("\n\n")
+    assert first.splitlines()[2:] == [
+        "| losses | work | ours | loops | 64 rows | 3.00 (2.00–8.00) | ≥ 4 | 9 | not reached |",
+        "| losses | work | ours | loops |  | 3.00 (2.00–8.00) | ≥ 2.5 | 9 | reached |",
+    ]
+    assert second.splitlines()[2:] == ["| losses | work | 10: 0.5, 2,000: 1.25 | 0.17 |"]
 
 
 def test_every_part_of_the_candidate_is_trained(made):
