@@ -26,6 +26,7 @@ IDENTITIES = 5
 COMMON = (
     "seed", "epochs", "trunk", "size", "identities_per_batch", "visible_per_identity", "infrared_per_identity",
     "precision", "weights", "epoch_length", "optimiser", "schedule", "gradient_clip", "with_replacement",
+    "compile",
 )  # fmt: skip
 SMALL = {"trunk": "tiny", "weights": "none", "size": SIZE, "precision": "off"}
 

@@ -26,6 +26,7 @@ from vireid.data.batch import Batch
 from vireid.data.errors import BadInput
 from vireid.data.sampling import seed_of
 from vireid.training import checkpoint, distributed
+from vireid.training.compiling import compile_trunk
 from vireid.training.journal import Journal, check_tracker
 from vireid.training.memory import keep_freed_memory
 from vireid.training.optim import set_learning_rate
@@ -368,6 +369,7 @@ def _prepared(
     if device_type == "cpu":
         keep_freed_memory()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compile_trunk(model, training.compile, accelerator.device)
     if accelerator.num_processes > 1:
         distributed.synchronise_normalisation(model, device_type)
     if rank > 0:  # with equal seeds every process would drop the same units

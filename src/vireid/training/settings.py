@@ -65,6 +65,10 @@ class Training:
     precision: Literal["off", "bf16", "fp16"] = "off"
     """ours: `off` is float32; `bf16` and `fp16` are mixed precision, for speed; `fp16` needs a GPU."""
 
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    """ours: the mode in which `torch.compile` compiles stems and stages, for speed on a GPU; terms differ in the last
+    digits. With `max-autotune`, a run that was resumed may differ in them from one that was not."""
+
     gradient_clip: Positive | None = None
     """ours: the largest norm of the gradient; null for no limit."""
 
