@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# Processes of the tests, of 2 GB each: one more than cores, because many tests wait for a server or a killed program.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 7 ? n + 1 : 8)))
 # The demo needs the program only; everything else needs the tools of developers too.
 PROGRAM := $(VENV)/.program
 READY := $(VENV)/.ready
@@ -72,10 +74,10 @@ lint: install
 	$(BIN)/python -m pytest -q --doctest-modules src
 
 check: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not process" tests
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not process" tests
 
 # A file's tests share what they set up, so one process runs all of them.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15
 
 test: install
 	$(PYTEST) -m "not slow"
