@@ -1,6 +1,6 @@
 """What one GPU does: the step of each recipe, the loader, embedding and evaluation.
 
-    python benchmarks/gpu.py                    at the sizes of the papers, in less than eight minutes on one GPU
+    python benchmarks/gpu.py                    at the sizes of the papers; begins nothing after eight minutes
     python benchmarks/gpu.py --json gpu.json    also writes what was found
     python benchmarks/gpu.py --quick            tiny sizes, also without a GPU: shows that everything runs, and no speed
 
