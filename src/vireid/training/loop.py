@@ -345,7 +345,9 @@ class Rehearsal:
             share = loop.training.schedule.factor(0, 0, loop.steps, loop.training.epochs)
             set_learning_rate(loop.optimiser, share)
             loop.step(batch)
-            loop.read()  # so that the step is over
+            loop.read()
+            if loop.accelerator.device.type == "cuda":  # it has the terms long before the gradients
+                torch.cuda.synchronize()
             yield time.monotonic() - began
             began = time.monotonic()
 
