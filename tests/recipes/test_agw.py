@@ -401,6 +401,7 @@ def test_the_settings_of_the_paper_and_of_the_public_code():
     assert set(found) - set(SETTINGS) == {
         "seed",
         "precision",
+        "compile",
         "ical",
         "schedule.warm_up_start",
         "schedule.warm_up_at_most",
