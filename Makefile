@@ -82,6 +82,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15
 test: install
 	$(PYTEST) -m "not slow"
 
+# These start processes of their own and wait for them, with limits: no more at a time than cores.
+test-slow: WORKERS = 2
 test-slow: install
 	$(PYTEST) -m "slow and not rare"
 
