@@ -77,7 +77,7 @@ check: lint
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not process" tests
 
 # A file's tests share what they set up, so one process runs all of them.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15
 
 test: install
 	$(PYTEST) -m "not slow"
