@@ -256,31 +256,17 @@ def _chosen(asked: str) -> list[Entry]:
 
 def benched(name: str) -> str:
     """The Markdown tables of a run of `vireid bench`: what was compared and which goals are reached; how times grow."""
-    lines = json.loads((PAGES / "bench" / name).read_text(encoding="utf-8"))
-    head = ["area", "what", "ours", "baseline", "a second", "ratio", "goal", "limit", ""]
-    compared = [_compared(one) for one in lines if "exponent" not in one["figures"]]
-    growing = ["area", "what", "seconds", "exponent"]
-    grown = [_grown(one) for one in lines if "exponent" in one["figures"]]
-    tables = [[first, ["---"] * len(first), *rows] for first, rows in ((head, compared), (growing, grown)) if rows]
+    from vireid.bench.comparison import read as read_lines
+    from vireid.bench.measure import Line
+    from vireid.bench.words import GROWTH_HEADER, HEADER, cells, growth_cells
+
+    lines = [Line.from_json(one) for one in read_lines(PAGES / "bench" / name)]
+    shown = [place for place, title in enumerate(HEADER) if title not in ("baseline s", "ours s")]
+    compared = [[cells(one)[place] for place in shown] for one in lines if "exponent" not in one.figures]
+    grown = [growth_cells(one) for one in lines if "exponent" in one.figures]
+    heads = [HEADER[place] for place in shown], GROWTH_HEADER
+    tables = [[head, ["---"] * len(head), *rows] for head, rows in zip(heads, (compared, grown), strict=True) if rows]
     return "\n".join(_as_markdown(rows) for rows in tables)
-
-
-def _compared(one: Mapping[str, Any]) -> list[str]:
-    sign = "≥" if one["better"] == "larger" else "≤"
-    return [
-        *(one[key] for key in ("area", "name", "ours", "baseline")),
-        "" if one["rate"] is None else f"{one['rate']:,.0f} {one['unit']}",
-        f"{one['ratio']:.2f} ({one['ratio_min']:.2f}–{one['ratio_max']:.2f})",
-        "–" if one["goal"] is None else f"{sign} {one['goal']:.3g}",
-        "–" if one["limit"] is None else f"{one['limit']:.3g}",
-        {True: "reached", False: "not reached", None: ""}[one["reached"]],
-    ]
-
-
-def _grown(one: Mapping[str, Any]) -> list[str]:
-    figures = one["figures"]
-    seconds = (f"{size:,}: {spent:.3g}" for size, spent in zip(figures["sizes"], figures["seconds"], strict=True))
-    return [one["area"], one["name"], ", ".join(seconds), f"{figures['exponent']:.2f}"]
 
 
 TABLES = {"study": table, "factors": factors, "side-by-side": side_by_side, "bench": benched}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from vireid.bench import measure
 from vireid.bench.growth import exponent, grown
-from vireid.bench.measure import Missing, Spent, Timed, close, counted, interleaved, need
+from vireid.bench.measure import Line, Missing, Spent, Timed, close, counted, interleaved, need
 from vireid.bench.run import Bench
 
 
@@ -145,3 +147,11 @@ def test_what_does_not_fit_is_missing_with_the_sizes(tmp_path):
         need(memory=2e9, disk=0, folder=tmp_path, free=2.2e9)
     with pytest.raises(Missing, match="GB are free"):
         need(memory=0, disk=1e18, folder=tmp_path)
+
+
+def test_a_line_comes_back_from_its_json():
+    line = counted(
+        timed((2.0, 4.0), (1.0, 8.0)).line("w", baseline="base", ours="ours", goal=2.0, larger=False), 3, "rows"
+    )
+    line = replace(line, figures={"cosine": 0.5}, notes=("one",), area="losses", quick=True)
+    assert Line.from_json(json.loads(json.dumps(line.to_json()))) == line

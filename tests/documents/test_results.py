@@ -146,10 +146,10 @@ def test_a_run_of_the_benchmark_becomes_two_tables(made, tmp_path, monkeypatch):
     (tmp_path / "bench" / "a.json").write_text(json.dumps([one.to_json() for one in found]))
     first, second = made.benched("a.json").split("\n\n")
     assert first.splitlines()[2:] == [
-        "| losses | work | ours | loops | 64 rows | 3.00 (2.00–8.00) | ≥ 4 | 9 | not reached |",
-        "| losses | work | ours | loops |  | 3.00 (2.00–8.00) | ≥ 2.5 | 9 | reached |",
+        "| losses | work | loops | ours | 64 rows/s | 3.00 (2.00–8.00) | ≥ 4 | 9 | not reached |",
+        "| losses | work | loops | ours |  | 3.00 (2.00–8.00) | ≥ 2.5 | 9 | reached |",
     ]
-    assert second.splitlines()[2:] == ["| losses | work | 10: 0.5, 2,000: 1.25 | 0.17 |"]
+    assert second.splitlines()[2:] == ["| losses | work | 10: 0.50, 2,000: 1.25 | 0.17 |"]
 
 
 def test_every_part_of_the_candidate_is_trained(made):

@@ -7,15 +7,12 @@ import torch
 from torch import nn
 
 from benchmarks.memory import kept_bytes
-from tests.small import SECOND
+from tests.steps import take_steps
 from vireid import recipes
-from vireid.data.batch import Batch
 from vireid.networks.attention import agw_non_local
 from vireid.networks.memory import economical
 from vireid.networks.resnet import Stages, Stem
 from vireid.networks.resnet import recompute as compute_again
-from vireid.training.configuration import with_fields
-from vireid.training.loop import seed_everything
 
 
 class Trunk(nn.Module):
@@ -50,21 +47,13 @@ def test_terms_gradients_and_statistics_are_the_same(name):
 
 
 def end_of_three_steps(name: str, *, recompute: bool) -> dict[str, torch.Tensor]:
-    own = [*SECOND, "visible_per_identity=4", "infrared_per_identity=4"]
-    seed_everything(0)
-    network = recipes.build(name, with_fields(recipes.recipe(name).PAPER, own), 3, pretrained=False)
-    if recompute:
-        compute_again(network)
-        assert all(m.recompute for m in network.modules() if isinstance(m, Stem | Stages))
-    kind, generator = torch.tensor([0, 1]).repeat(12), torch.Generator().manual_seed(0)
-    optimiser = torch.optim.SGD(network.parameters(), 0.01)
-    for step in range(3):
-        images = torch.randn(24, 3, 64, 32, generator=generator)
-        batch = Batch(images, torch.arange(3).repeat_interleave(8), kind, camera=kind, seed=step)
-        torch.stack(list(network.objective(batch).values())).sum().backward()  # type: ignore[operator]
-        optimiser.step()
-        optimiser.zero_grad()
+    _, network = take_steps(name, 3, economically if recompute else lambda network: None)
     return network.state_dict()
+
+
+def economically(network: nn.Module) -> None:
+    compute_again(network)
+    assert all(m.recompute for m in network.modules() if isinstance(m, Stem | Stages))
 
 
 @pytest.mark.parametrize("without", ["when", "training", "gradient"])

@@ -123,6 +123,20 @@ class Line:
         better = "larger" if self.larger else "smaller"
         return as_json({**own, **found, "better": better, "reached": self.reached, "rate": self.rate, "rounds": rounds})
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Line:
+        """The line that `to_json` gave these values of. Further values are passed over."""
+        names = ("name", "baseline", "ours", "clock", "goal", "limit", "count", "unit", "figures", "area", "quick")
+        rounds = values["rounds"]
+        return cls(
+            **{name: values[name] for name in names},
+            ratios=tuple(one["ratio"] for one in rounds),
+            larger=values["better"] == "larger",
+            baseline_spent=tuple(Spent(**one["baseline"]) for one in rounds),
+            ours_spent=tuple(Spent(**one["ours"]) for one in rounds),
+            notes=tuple(values["notes"]),
+        )
+
 
 def _median(spent: tuple[Spent, ...], clock: Clock) -> float:
     return statistics.median(getattr(one, clock) for one in spent)

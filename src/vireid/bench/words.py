@@ -8,6 +8,7 @@ from statistics import median
 from vireid.bench.measure import Line, Spent
 
 HEADER = ("area", "what", "baseline", "ours", "baseline s", "ours s", "a second", "ratio", "goal", "limit", "")
+GROWTH_HEADER = ("area", "what", "seconds", "exponent")
 REACHED = {True: "reached", False: "not reached", None: ""}
 
 
@@ -44,7 +45,7 @@ def _short(seconds: float) -> str:
 
 
 def growth_cells(line: Line) -> list[str]:
-    """Area, what, the seconds of each size, and the exponent."""
+    """One line of the second table, see `GROWTH_HEADER`: area, what, the seconds of each size, and the exponent."""
     figures = line.figures
     pairs = zip(figures["sizes"], figures["seconds"], strict=True)
     return [

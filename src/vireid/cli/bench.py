@@ -135,7 +135,7 @@ def _of_areas(options: argparse.Namespace) -> Mapping[str, Mapping[str, Any]]:
 
 def print_lines(found: Benched, *, quick: bool) -> None:
     """The table, what is said below it, what is left out, and the machine."""
-    from vireid.bench.words import HEADER, cells, growth_cells
+    from vireid.bench.words import GROWTH_HEADER, HEADER, cells, growth_cells
 
     measured = [one for one in found.lines if "exponent" not in one.figures]
     if measured:
@@ -143,7 +143,7 @@ def print_lines(found: Benched, *, quick: bool) -> None:
         print("seconds are medians of wall time (processor time); ratios are medians over rounds (smallest–largest)")
     if grown := [one for one in found.lines if "exponent" in one.figures]:
         print()
-        print(console.table(["area", "what", "seconds", "exponent"], [growth_cells(one) for one in grown], left=2))
+        print(console.table(GROWTH_HEADER, [growth_cells(one) for one in grown], left=2))
     _print_below(found.lines)
     for what, why in found.left_out.items():
         print(f"{what}: not measured: {why}")
