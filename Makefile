@@ -82,7 +82,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15
 test: install
 	$(PYTEST) -m "not slow"
 
-# These start processes of their own and wait for them, with limits: no more at a time than cores.
+# These tests start processes of their own and wait for them, but not for ever. So there are two at a time, not more.
 test-slow: WORKERS = 2
 test-slow: install
 	$(PYTEST) -m "slow and not rare"

@@ -104,9 +104,10 @@ _RUNS: dict[tuple[str, bytes], dict[str, torch.Tensor]] = {}
 
 
 def _run_of(name: str, network: Any) -> dict[str, torch.Tensor]:
-    """`_run`, once for networks that hold the same.
+    """The result of `_run`. It is computed once for networks that are equal in everything that they hold.
 
-    The shared settings are taken from a network that is built: if it reads one of them later, it ends here.
+    The shared settings (`config.training`) are removed first, because most fields that do not change a network are
+    among them. A network that reads one of them after it was built raises an error here.
     """
     if hasattr(network, "config"):
         network.config = copy.copy(network.config)

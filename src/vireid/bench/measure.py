@@ -125,7 +125,7 @@ class Line:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Line:
-        """The line that `to_json` gave these values of. Further values are passed over."""
+        """A line from the values that `to_json` returned. Other values are ignored."""
         names = ("name", "baseline", "ours", "clock", "goal", "limit", "count", "unit", "figures", "area", "quick")
         rounds = values["rounds"]
         return cls(

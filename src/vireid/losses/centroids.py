@@ -87,7 +87,9 @@ class CentroidMemory(nn.Module):
         calibrate: bool = True,
         before_neck: bool = False,
     ) -> None:
-        """`start` from all pictures, whose pooled features are all kept for a moment (8 KB each with ResNet-50).
+        """Set the centroids from all pictures, see `start`.
+
+        The pooled features of all pictures are in memory at once: 8 KB for each with ResNet-50.
 
         Args:
             batches: all pictures; call it without gradients, in evaluation mode.
