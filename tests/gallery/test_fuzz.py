@@ -7,7 +7,6 @@ content, and document. Values that the description allows are mixed with values 
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,16 +40,28 @@ def wrong_requests_are_refused(context: Any, response: Any, case: Any) -> bool |
 
 
 def good_as_sent(case: Any, url: str) -> bool:
-    """Whether the description allows all that stands in an address: each parameter as a text, texts, or a number."""
+    """Whether the description allows all that stands in an address.
+
+    Each parameter counts as a text, as texts, as a number, and as nothing (null) if it is empty: a form sends what is
+    left open as an empty text, and the service takes it so where null is allowed.
+    """
     parameters = case.operation.definition.raw.get("parameters", ())
     schemas = {one["name"]: one["schema"] for one in parameters if one["in"] == "query"}
     for name, texts in parse_qs(urlsplit(url).query, keep_blank_values=True).items():
         readings: list[Any] = [texts]
         if len(texts) == 1:
-            readings += [texts[0], *([int(texts[0])] if re.fullmatch("[+-]?[0-9]+", texts[0]) else [])]
+            readings += [texts[0], *_number(texts[0]), *([] if texts[0].strip() else [None])]
         if name not in schemas or not any(jsonschema_rs.is_valid(schemas[name], one) for one in readings):
             return False
     return True
+
+
+def _number(text: str) -> list[int]:
+    """The whole number that a text is read as, if it is one: "7", " +7", "7.0"."""
+    try:
+        return [int(float(text))] if float(text).is_integer() else []
+    except ValueError:
+        return []
 
 
 QUICK, MANY = 6, 60

@@ -38,6 +38,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("GET", f"/v1/searches/{ID}?start=1000", {}, 422, "invalid"),
     ("GET", f"/v1/searches/{ID}?search_in=thermal", {}, 422, "invalid"),
     ("GET", f"/v1/searches/{ID}?since=yesterday", {}, 422, "invalid"),
+    ("GET", f"/v1/searches/{ID}?until=yesterday&until=2026-03-02", {}, 422, "invalid"),
     ("GET", f"/v1/searches/{ID}?until=9999-12-31", {}, 422, "invalid"),
     ("GET", f"/v1/searches/{ID}?camera=1", {}, 422, "invalid"),
     ("GET", f"/v1/searches/{ID}?cameras=%00", {}, 422, "invalid"),

@@ -38,7 +38,7 @@ from vireid.gallery.service.gate import PROBES, Gate, Rules, mistaken, response,
 from vireid.gallery.service.metrics import MEDIA_TYPE
 from vireid.gallery.service.problems import Refusal, documented
 from vireid.gallery.service.remembered import Remembered
-from vireid.gallery.service.uploads import FORM, as_refusal, read_form, read_json, refusal, type_of
+from vireid.gallery.service.uploads import FORM, as_refusal, check_query, read_form, read_json, refusal, type_of
 
 DECODING = 2
 """Pictures that are decoded at a time. One of 20 megapixels takes 60 MB."""
@@ -119,6 +119,7 @@ class Service:
     async def search_again(self, request: Request, search: Hex, filters: Annotated[Filters, Query()]) -> Response:
         """A further page of a search, or the same one with other filters. A filter that is not given does not count."""
         who = self._may_search(request)
+        check_query(request)
         found = self._remembered(search, who)
         _, answer = await self._computed(request, self.engine.job(found, filters))
         return await self._shown(found, filters, answer)

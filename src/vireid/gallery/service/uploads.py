@@ -1,4 +1,4 @@
-"""Bodies of requests: forms with pictures, and JSON. They are kept in memory only, and read under limits."""
+"""What requests bring: forms with pictures, JSON, queries. Bodies are kept in memory only, and read under limits."""
 
 from __future__ import annotations
 
@@ -85,6 +85,18 @@ async def read_form(request: Request) -> Upload:
     if not pictures:
         raise Refusal("invalid", "A search needs a picture, in the field image.", choices=["image"])
     return Upload(tuple(pictures), _checked(FromUpload, values))
+
+
+def check_query(request: Request) -> None:
+    """Check that nothing in an address is given twice but lists. FastAPI would take the last one.
+
+    Raises:
+        Refusal: something is.
+    """
+    names = [name for name, _ in request.query_params.multi_items() if name not in _LISTS]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refusal("invalid", f"The address has the field {name[:40]!a} twice.")
 
 
 async def read_json(request: Request, kind: type[Body]) -> Body:
