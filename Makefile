@@ -22,6 +22,8 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
+# The tests start many processes, and each of them would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo gallery-demo lint check test test-slow test-all browser mutants pretrain study bench docs tables clean
 
@@ -76,8 +78,8 @@ lint: install
 check: lint
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not process" tests
 
-# A file's tests share what they set up, so one process runs all of them.
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15
+# A file's tests share what they set up, so one process runs all of them. tests/conftest.py orders the files.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15
 
 test: install
 	$(PYTEST) -m "not slow"

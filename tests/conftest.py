@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 # Before torch is imported: two test processes on two cores must not spin against each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -14,6 +15,24 @@ import pytest
 
 from tests.small import LAYOUTS, SECOND
 from vireid.cli.main import main
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes, begin with the files that take long, so that none is left alone at the end.
+
+    Long are those whose tests have a time limit of their own, and then those with many tests. It needs
+    `--no-loadscope-reorder`, because pytest-xdist's own order goes by the number of tests only.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    limits: Counter[str] = Counter()
+    for item in items:
+        marked = item.get_closest_marker("timeout")
+        file = item.nodeid.partition("::")[0]
+        limits[file] = max(limits[file], marked.args[0] if marked else 0)
+    tests = Counter(item.nodeid.partition("::")[0] for item in items)
+    files = {file: place for place, file in enumerate(sorted(tests, key=lambda one: (-limits[one], -tests[one])))}
+    items.sort(key=lambda item: files[item.nodeid.partition("::")[0]])
 
 
 @pytest.fixture(scope="session")
